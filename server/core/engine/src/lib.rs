@@ -1,1 +1,46 @@
-//! placeholder
+//! The core: admission, queues, batching, scheduling, answers.
+//!
+//! This crate may not know any protocol, framework, socket or process. The clock, what runs a batch
+//! and the way back to a client are arguments. Its promises:
+//!
+//! * every admitted request is answered exactly once: a response, an error, or its own cancellation;
+//! * what happens to one request of a batch never changes the answer of another;
+//! * nothing becomes a batch before something is free to run it (late binding).
+
+mod batch;
+mod clock;
+mod decide;
+mod engine;
+mod inline;
+mod metrics;
+mod pending;
+mod pool;
+mod profile;
+mod registry;
+mod render;
+mod spec;
+mod validate;
+
+pub use batch::{LaneBatch, LaneInput};
+pub use clock::Clock;
+pub use decide::{BatchingPolicy, Decision, Reason, Waiting, decide};
+pub use engine::{ControlRequest, Engine, EngineConfiguration, PendingControl, Shared};
+pub use metrics::{BatchStatistics, CountAndTime, ModelStatistics};
+pub use pending::Responder;
+pub use pool::{Lane, LaneFailure, LaneFuture, LaneOutcome, Pool};
+pub use profile::Profile;
+pub use registry::{IndexRow, Model, Placement};
+pub use spec::{ModelSpec, ServerInfo, TensorSpec};
+pub use validate::{Validated, validate};
+
+use kingpole_values::{Error, Tensor};
+
+/// A model that runs on the reactor's own thread: quick, never blocking.
+pub trait InlineModel: Send + Sync {
+    /// Run one batch.
+    ///
+    /// `inputs` are in the specification's order, absent optional ones left out, joined along
+    /// dimension 0, each starting at a multiple of 64 bytes in memory. The outputs come in the
+    /// specification's order.
+    fn execute(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>, Error>;
+}

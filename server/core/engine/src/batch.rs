@@ -1,0 +1,214 @@
+//! Joining the inputs of several requests along dimension 0, and giving each its own rows back.
+
+use bytes::Bytes;
+use kingpole_values::{ByteString, Datatype, Error, Parameters, Result, Shape, Tensor};
+use smallvec::SmallVec;
+
+use crate::ModelSpec;
+use crate::pending::Pending;
+
+/// One input of a batch, still in the pieces that the clients sent.
+#[derive(Clone, Debug)]
+pub struct LaneInput {
+    /// The input's name.
+    pub name: ByteString,
+    /// Type of its elements.
+    pub datatype: Datatype,
+    /// The joined shape.
+    pub shape: Shape,
+    /// The data of each request, in batch order.
+    pub pieces: SmallVec<[Bytes; 4]>,
+}
+
+/// A batch for an instance in another process.
+#[derive(Clone, Debug)]
+pub struct LaneBatch {
+    /// Inputs in the specification's order, absent optional ones left out.
+    pub inputs: Vec<LaneInput>,
+    /// Rows in all.
+    pub rows: u32,
+    /// Rows of each request.
+    pub request_rows: Vec<u32>,
+    /// The request's parameters; empty unless the batch holds one request.
+    pub parameters: Parameters,
+}
+
+impl LaneBatch {
+    /// Lay out requests of one model that may share a batch.
+    pub(crate) fn of(requests: &[&Pending]) -> Self {
+        let head = requests[0];
+        let rows: u32 = requests.iter().map(|request| request.rows).sum();
+        let inputs = (0..head.inputs.len())
+            .filter_map(|index| {
+                let first = head.inputs[index].as_ref()?;
+                Some(LaneInput {
+                    name: first.name.clone(),
+                    datatype: first.datatype,
+                    shape: joined_shape(&head.model.spec, first, rows),
+                    pieces: requests
+                        .iter()
+                        .filter_map(|request| request.inputs[index].as_ref().map(|t| t.data.clone()))
+                        .collect(),
+                })
+            })
+            .collect();
+        Self {
+            inputs,
+            rows,
+            request_rows: requests.iter().map(|request| request.rows).collect(),
+            parameters: if requests.len() == 1 { head.parameters.clone() } else { Parameters::new() },
+        }
+    }
+}
+
+fn joined_shape(spec: &ModelSpec, first: &Tensor, rows: u32) -> Shape {
+    let mut shape = first.shape.clone();
+    if spec.max_batch_size > 0 {
+        shape.dimensions_mut()[0] = i64::from(rows);
+    }
+    shape
+}
+
+/// Memory that starts at a multiple of 64 bytes, as every input of a batch must.
+struct Aligned {
+    memory: Vec<Line>,
+    length: usize,
+}
+
+#[derive(Clone, Copy, bytemuck::Zeroable, bytemuck::Pod)]
+#[repr(C, align(64))]
+struct Line([u8; 64]);
+
+impl AsRef<[u8]> for Aligned {
+    fn as_ref(&self) -> &[u8] {
+        &bytemuck::cast_slice(&self.memory)[..self.length]
+    }
+}
+
+/// Join the inputs of a batch for execution on this thread.
+///
+/// A single request whose bytes happen to be aligned is passed as it is.
+pub(crate) fn join_inline(requests: &[Pending]) -> Vec<Tensor> {
+    let head = &requests[0];
+    let rows: u32 = requests.iter().map(|request| request.rows).sum();
+    (0..head.inputs.len())
+        .filter_map(|index| {
+            let first = head.inputs[index].as_ref()?;
+            let data = match requests {
+                [_] if first.data.as_ptr().addr() % 64 == 0 => first.data.clone(),
+                _ => join_pieces(requests, index),
+            };
+            let shape = joined_shape(&head.model.spec, first, rows);
+            Some(Tensor { name: first.name.clone(), datatype: first.datatype, shape, data })
+        })
+        .collect()
+}
+
+fn join_pieces(requests: &[Pending], index: usize) -> Bytes {
+    let pieces = || requests.iter().filter_map(|request| request.inputs[index].as_ref().map(|t| &t.data));
+    let length = pieces().map(Bytes::len).sum::<usize>();
+    let mut memory = vec![Line([0; 64]); length.div_ceil(64)];
+    let bytes: &mut [u8] = bytemuck::cast_slice_mut(&mut memory);
+    let mut offset = 0;
+    for piece in pieces() {
+        bytes[offset..offset + piece.len()].copy_from_slice(piece);
+        offset += piece.len();
+    }
+    Bytes::from_owner(Aligned { memory, length })
+}
+
+/// Check that a batch's outputs are what the model declares.
+///
+/// # Errors
+/// `INTERNAL`: the backend broke its word. Names the output, what was expected and what came.
+pub(crate) fn check_outputs(spec: &ModelSpec, outputs: &[Tensor], rows: u32) -> Result<()> {
+    if outputs.len() != spec.outputs.len() {
+        return Err(Error::internal(format!(
+            "model '{}' gave {} outputs, expected {}",
+            spec.name,
+            outputs.len(),
+            spec.outputs.len()
+        )));
+    }
+    for (declared, output) in spec.outputs.iter().zip(outputs) {
+        let fits = output.datatype == declared.datatype
+            && output.shape.len() == declared.shape.len()
+            && output
+                .shape
+                .iter()
+                .zip(declared.shape.iter())
+                .all(|(&given, &wanted)| given >= 0 && (wanted < 0 || given == wanted));
+        let rows_fit = spec.max_batch_size == 0 || output.shape.first() == Some(&i64::from(rows));
+        if !fits || !rows_fit {
+            return Err(Error::internal(format!(
+                "model '{}' gave output '{}' as {} {} for a batch of {rows} rows, expected {} {}",
+                spec.name, declared.name, output.datatype, output.shape, declared.datatype, declared.shape
+            )));
+        }
+        output.check_size().map_err(|error| {
+            Error::internal(format!("model '{}' gave a wrong output: {}", spec.name, error.message))
+        })?;
+    }
+    Ok(())
+}
+
+/// Hands out the rows of a batch's outputs, request by request, without copying.
+pub(crate) struct Splitter<'a> {
+    spec: &'a ModelSpec,
+    outputs: &'a [Tensor],
+    /// Bytes already handed out, for each output.
+    offsets: SmallVec<[usize; 4]>,
+    batch_rows: u32,
+}
+
+impl<'a> Splitter<'a> {
+    /// `outputs` must have passed [`check_outputs`].
+    pub fn new(spec: &'a ModelSpec, outputs: &'a [Tensor], batch_rows: u32) -> Self {
+        Self { spec, outputs, offsets: SmallVec::from_elem(0, outputs.len()), batch_rows }
+    }
+
+    /// The next `rows` rows of the outputs in `selected`, in that order.
+    pub fn next(&mut self, rows: u32, selected: &[u16]) -> Vec<Tensor> {
+        let ranges: SmallVec<[(usize, usize); 4]> = (0..self.outputs.len())
+            .map(|index| {
+                let start = self.offsets[index];
+                let end = start + self.bytes_of(index, start, rows);
+                self.offsets[index] = end;
+                (start, end)
+            })
+            .collect();
+        selected
+            .iter()
+            .map(|&index| {
+                let index = usize::from(index);
+                let output = &self.outputs[index];
+                let mut shape = output.shape.clone();
+                if self.spec.max_batch_size > 0 {
+                    shape.dimensions_mut()[0] = i64::from(rows);
+                }
+                let (start, end) = ranges[index];
+                Tensor {
+                    name: self.spec.outputs[index].name.clone(),
+                    datatype: output.datatype,
+                    shape,
+                    data: output.data.slice(start..end),
+                }
+            })
+            .collect()
+    }
+
+    fn bytes_of(&self, index: usize, start: usize, rows: u32) -> usize {
+        let output = &self.outputs[index];
+        if self.spec.max_batch_size == 0 || rows == self.batch_rows {
+            return output.data.len() - start;
+        }
+        if output.datatype.element_bytes().is_some() {
+            return output.data.len() / self.batch_rows as usize * rows as usize;
+        }
+        let row_elements = output.shape.elements().unwrap_or(0) / self.batch_rows as usize;
+        kingpole_values::split_byte_strings(&output.data[start..])
+            .take(row_elements * rows as usize)
+            .map(|element| element.map_or(0, |bytes| bytes.len() + 4))
+            .sum()
+    }
+}

@@ -1,0 +1,490 @@
+//! The front door: one `Engine` for each reactor, over what all reactors share.
+
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use kingpole_values::{ByteString, Code, Error, InferRequest, Parameters, Result};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+use crate::inline::{self, InlineQueues};
+use crate::pending::{Answer, Pending};
+use crate::registry::Registry;
+use crate::{
+    Clock, IndexRow, Model, ModelSpec, ModelStatistics, Placement, Pool, Responder, ServerInfo, validate,
+};
+
+/// What the engine is told once, at start.
+#[derive(Clone, Debug)]
+pub struct EngineConfiguration {
+    /// How many reactors there will be.
+    pub reactors: usize,
+    /// Most bytes of inputs that may wait for one model (for inline models: on one reactor).
+    pub queue_bytes: usize,
+    /// The model of requests that name none; the only one if `None`.
+    pub default_model: Option<ByteString>,
+    /// What the server says of itself.
+    pub info: ServerInfo,
+}
+
+/// A wish about the repository, answered by whoever manages it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ControlRequest {
+    /// Load a model, or load it anew.
+    Load {
+        /// The model.
+        model: String,
+        /// Overrides, as the Open Inference repository extension names them.
+        parameters: Parameters,
+    },
+    /// Unload a model.
+    Unload {
+        /// The model.
+        model: String,
+        /// Whether models that depend on it go too.
+        unload_dependents: bool,
+    },
+}
+
+/// A control request and the way back.
+#[derive(Debug)]
+pub struct PendingControl {
+    /// What is wished.
+    pub request: ControlRequest,
+    /// Where the result goes.
+    pub answer: oneshot::Sender<Result<()>>,
+}
+
+/// What all reactors share.
+pub struct Shared {
+    registry: ArcSwap<Registry>,
+    clock: Clock,
+    configuration: EngineConfiguration,
+    ready: AtomicBool,
+    draining: AtomicBool,
+    pub(crate) refused: [AtomicU64; 17],
+    control: mpsc::UnboundedSender<PendingControl>,
+    wakers: Mutex<Vec<Arc<Notify>>>,
+    /// Registry changes are read-modify-write.
+    publishing: Mutex<()>,
+}
+
+impl Shared {
+    /// The shared part, and where control requests come out.
+    pub fn new(
+        configuration: EngineConfiguration,
+        clock: Clock,
+    ) -> (Arc<Self>, mpsc::UnboundedReceiver<PendingControl>) {
+        let (control, requests) = mpsc::unbounded_channel();
+        let shared = Self {
+            registry: ArcSwap::from_pointee(Registry::with_default(configuration.default_model.clone())),
+            clock,
+            configuration,
+            ready: AtomicBool::new(false),
+            draining: AtomicBool::new(false),
+            refused: Default::default(),
+            control,
+            wakers: Mutex::default(),
+            publishing: Mutex::new(()),
+        };
+        (Arc::new(shared), requests)
+    }
+
+    fn change(&self, change: impl FnOnce(&Registry) -> Registry) {
+        let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
+        let next = change(&self.registry.load());
+        self.registry.store(Arc::new(next));
+    }
+
+    /// Serve this version from now on, in place of an earlier load of it.
+    pub fn publish(&self, model: Arc<Model>) {
+        self.change(|registry| registry.with(model));
+    }
+
+    /// Stop admitting requests for exactly this load; those admitted run to their end.
+    pub fn withdraw(&self, model: &Model) {
+        self.change(|registry| registry.without(model.number));
+    }
+
+    /// What the index says of versions that are not served.
+    pub fn set_absent(&self, rows: Vec<IndexRow>) {
+        self.change(|registry| registry.with_absent(rows));
+    }
+
+    /// Whether every expected model is served.
+    pub fn set_ready(&self, ready: bool) {
+        self.ready.store(ready, Relaxed);
+    }
+
+    /// Refuse new requests from now on, and say so in readiness.
+    pub fn drain(&self) {
+        self.draining.store(true, Relaxed);
+    }
+
+    /// Requests admitted and not yet answered.
+    pub fn in_flight(&self) -> u64 {
+        self.registry.load().served().iter().map(|model| model.metrics.in_flight()).sum()
+    }
+
+    /// Let a reactor look at its queues: something outside changed.
+    pub fn wake(&self) {
+        for waker in self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
+            waker.notify_one();
+        }
+    }
+
+    /// The clock of all deadlines.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
+    /// Counters in the Open Inference form.
+    pub fn statistics(&self, name: Option<&str>, version: Option<&str>) -> Result<Vec<ModelStatistics>> {
+        let registry = self.registry.load();
+        let of = |model: &Arc<Model>| model.metrics.statistics(&model.spec.name, &model.spec.version);
+        match name {
+            None => Ok(registry.served().into_iter().map(of).collect()),
+            Some(name) if version.is_some() => Ok(vec![of(registry.find(name, version)?)]),
+            Some(name) => {
+                registry.find(name, None)?;
+                let served = registry.served().into_iter();
+                Ok(served.filter(|model| model.spec.name == *name).map(of).collect())
+            }
+        }
+    }
+
+    /// Everything counted, in Prometheus' text format.
+    pub fn metrics(&self) -> String {
+        crate::render::prometheus(&self.registry.load(), self)
+    }
+
+    /// Whether the server is ready for traffic.
+    pub fn is_ready(&self) -> bool {
+        self.ready.load(Relaxed) && !self.draining.load(Relaxed)
+    }
+}
+
+struct Reactor {
+    shared: Arc<Shared>,
+    index: usize,
+    wake: Arc<Notify>,
+    /// Requests admitted here so far; shows whether the sockets have gone calm.
+    arrived: Cell<u64>,
+    /// Whether `run` is between its waits, so that it needs no waking.
+    running: Cell<bool>,
+    queues: RefCell<InlineQueues>,
+    /// Pools that this reactor should look at.
+    touched: RefCell<Vec<Arc<Pool>>>,
+    /// When a pool asked to be looked at again.
+    look_again_us: Cell<Option<u64>>,
+    /// Deadlines of requests this reactor handed to pools: (deadline, pool, sequence).
+    deadlines: RefCell<BTreeMap<(u64, usize, u64), Arc<Pool>>>,
+    deadlines_after_sweep: Cell<usize>,
+}
+
+/// One reactor's handle on the core. Cheap to clone; stays on its thread.
+#[derive(Clone)]
+pub struct Engine {
+    reactor: Rc<Reactor>,
+}
+
+/// How many looks at the sockets must bring nothing before a batch leaves. Measured: one look left
+/// batches at a third of the size, three cost latency and gained nothing.
+const CALM_LOOKS: u32 = 2;
+
+impl Engine {
+    /// The engine of reactor number `index`.
+    pub fn new(shared: Arc<Shared>, index: usize) -> Self {
+        let wake = Arc::new(Notify::new());
+        shared.wakers.lock().unwrap_or_else(PoisonError::into_inner).push(wake.clone());
+        let reactor = Reactor {
+            shared,
+            index,
+            wake,
+            arrived: Cell::new(0),
+            running: Cell::new(false),
+            queues: RefCell::default(),
+            touched: RefCell::default(),
+            look_again_us: Cell::new(None),
+            deadlines: RefCell::default(),
+            deadlines_after_sweep: Cell::new(1024),
+        };
+        Self { reactor: Rc::new(reactor) }
+    }
+
+    /// Validate, admit and queue a request. Never blocks; the answer may come at once.
+    pub fn infer(&self, mut request: InferRequest, received: Instant, responder: Box<dyn Responder>) {
+        let shared = &self.reactor.shared;
+        let answer = Answer::new(responder);
+        if shared.draining.load(Relaxed) {
+            self.count_refused(Code::Unavailable);
+            return answer.give(Err(Error::unavailable("the server is shutting down")));
+        }
+        let registry = shared.registry.load();
+        let model = match registry.find(&request.model, request.version.as_deref()) {
+            Ok(model) => model.clone(),
+            Err(error) => {
+                self.count_refused(error.code);
+                return answer.give(Err(error));
+            }
+        };
+        drop(registry);
+        let validated = match validate(&model.spec, &mut request) {
+            Ok(validated) => validated,
+            Err(error) => {
+                model.metrics.record_refused(self.reactor.index, error.code);
+                return answer.give(Err(error));
+            }
+        };
+        let enqueued_us = shared.clock.at_us(received);
+        let timeout_us = request.timeout_us.or(model.spec.default_timeout_us);
+        let pending = Pending {
+            reactor: self.reactor.index,
+            inputs: validated.inputs,
+            outputs: validated.outputs,
+            rows: validated.rows,
+            bytes: validated.bytes,
+            id: request.id,
+            parameters: request.parameters,
+            enqueued_us,
+            deadline_us: timeout_us.map(|timeout_us| enqueued_us.saturating_add(timeout_us)),
+            attempts: 0,
+            alone: false,
+            answer,
+            model,
+        };
+        self.admit(pending);
+    }
+
+    fn admit(&self, pending: Pending) {
+        let reactor = &self.reactor;
+        let shard = pending.model.metrics.shard(reactor.index);
+        shard.admitted.fetch_add(1, Relaxed);
+        let now_us = pending.enqueued_us;
+        if pending.deadline_us == Some(now_us) {
+            return pending.expire(now_us);
+        }
+        let limit_bytes = reactor.shared.configuration.queue_bytes;
+        match &pending.model.placement {
+            Placement::Inline(_) => {
+                if let Err(pending) = reactor.queues.borrow_mut().push(pending, limit_bytes) {
+                    let error = Error::exhausted(format!(
+                        "the queue of model '{}' is full, the limit is {limit_bytes} bytes",
+                        pending.model.spec.name
+                    ));
+                    return pending.fail(error, now_us);
+                }
+            }
+            Placement::Lanes(pool, handle) => {
+                let (pool, handle, deadline_us) = (pool.clone(), *handle, pending.deadline_us);
+                match pool.submit(pending, handle, limit_bytes) {
+                    Ok(sequence) => self.watch(&pool, sequence, deadline_us),
+                    Err(refused) => {
+                        let (pending, error) = *refused;
+                        return pending.fail(error, now_us);
+                    }
+                }
+                self.touch(pool);
+            }
+        }
+        reactor.arrived.set(reactor.arrived.get() + 1);
+        if !reactor.running.get() {
+            reactor.wake.notify_one();
+        }
+    }
+
+    fn touch(&self, pool: Arc<Pool>) {
+        let mut touched = self.reactor.touched.borrow_mut();
+        if !touched.iter().any(|known| Arc::ptr_eq(known, &pool)) {
+            touched.push(pool);
+        }
+    }
+
+    fn watch(&self, pool: &Arc<Pool>, sequence: u64, deadline_us: Option<u64>) {
+        let Some(deadline_us) = deadline_us else { return };
+        let mut deadlines = self.reactor.deadlines.borrow_mut();
+        deadlines.insert((deadline_us, pool.number(), sequence), pool.clone());
+        // Answered requests leave their entry behind until its time; sweep when they pile up.
+        if deadlines.len() > 2 * self.reactor.deadlines_after_sweep.get() {
+            deadlines.retain(|&(_, _, sequence), pool| pool.holds(sequence));
+            self.reactor.deadlines_after_sweep.set(deadlines.len().max(1024));
+        }
+    }
+
+    /// Drive this reactor's batching, for ever. Spawn it once, on the reactor's thread.
+    pub async fn run(self) {
+        let reactor = &self.reactor;
+        loop {
+            reactor.running.set(false);
+            match self.next_wake_us() {
+                None => reactor.wake.notified().await,
+                Some(at_us) => {
+                    let at = tokio::time::Instant::from_std(reactor.shared.clock.instant(at_us));
+                    tokio::select! {
+                        () = reactor.wake.notified() => {}
+                        () = tokio::time::sleep_until(at) => {}
+                    }
+                }
+            }
+            reactor.running.set(true);
+            loop {
+                self.settle().await;
+                self.expire();
+                if !self.dispatch() {
+                    break;
+                }
+                tokio::task::yield_now().await;
+            }
+        }
+    }
+
+    fn next_wake_us(&self) -> Option<u64> {
+        let reactor = &self.reactor;
+        let deadline_us = reactor.deadlines.borrow().first_key_value().map(|(key, _)| key.0);
+        let inline_us = reactor.queues.borrow().wake_us();
+        [deadline_us, inline_us, reactor.look_again_us.get()].into_iter().flatten().min()
+    }
+
+    /// Let every readable socket be read before a batch is formed, so that the batch is as large as
+    /// what has arrived. This, not a delay, is what makes batches grow under load.
+    async fn settle(&self) {
+        let reactor = &self.reactor;
+        let mut calm = 0;
+        let mut seen = reactor.arrived.get();
+        while calm < CALM_LOOKS {
+            tokio::task::yield_now().await;
+            let arrived = reactor.arrived.get();
+            if arrived == seen {
+                calm += 1;
+                continue;
+            }
+            calm = 0;
+            seen = arrived;
+            if reactor.queues.borrow().has_full_batch() {
+                break;
+            }
+        }
+    }
+
+    /// Answer every request in a pool whose deadline has come.
+    fn expire(&self) {
+        let reactor = &self.reactor;
+        let now_us = reactor.shared.clock.now_us();
+        loop {
+            let due = {
+                let mut deadlines = reactor.deadlines.borrow_mut();
+                let entry = deadlines.first_entry().filter(|entry| entry.key().0 <= now_us);
+                entry.map(std::collections::btree_map::OccupiedEntry::remove_entry)
+            };
+            let Some(((_, _, sequence), pool)) = due else { break };
+            pool.expire(sequence, now_us);
+        }
+    }
+
+    /// Send what can be sent. True if a batch ran here, so that there may be more.
+    fn dispatch(&self) -> bool {
+        let reactor = &self.reactor;
+        let clock = reactor.shared.clock;
+        reactor.look_again_us.set(None);
+        let touched = std::mem::take(&mut *reactor.touched.borrow_mut());
+        for pool in touched {
+            let (batches, look_again_us) = pool.dispatch(clock.now_us());
+            if let Some(at_us) = look_again_us {
+                let earliest = reactor.look_again_us.get().map_or(at_us, |other| other.min(at_us));
+                reactor.look_again_us.set(Some(earliest));
+                self.touch(pool.clone());
+            }
+            for batch in batches {
+                self.start(&pool, batch);
+            }
+        }
+        let mut queues = reactor.queues.borrow_mut();
+        if queues.is_empty() {
+            return false;
+        }
+        let Some((batch, reason)) = queues.take(clock) else { return false };
+        inline::run(batch, reason, clock, reactor.index, &mut queues);
+        true
+    }
+
+    /// Hand a batch to its lane, and look at the pool again when it is done.
+    fn start(&self, pool: &Arc<Pool>, mut batch: crate::pool::Dispatched) {
+        let (engine, pool) = (self.clone(), pool.clone());
+        let Some(inputs) = batch.batch.take() else { return };
+        let running = batch.lane.execute(batch.handle, inputs);
+        tokio::task::spawn_local(async move {
+            let result = running.await;
+            let reactor = &engine.reactor;
+            pool.complete(&batch, result, reactor.shared.clock, reactor.index);
+            engine.touch(pool);
+            reactor.wake.notify_one();
+        });
+    }
+
+    /// The specification of a served model; the default one for an empty name.
+    pub fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<ModelSpec>> {
+        Ok(self.reactor.shared.registry.load().find(name, version)?.spec.clone())
+    }
+
+    /// Whether a known model is served. `NOT_FOUND` for one nobody has heard of.
+    pub fn model_ready(&self, name: &str, version: Option<&str>) -> Result<bool> {
+        let registry = self.reactor.shared.registry.load();
+        match registry.find(name, version) {
+            Ok(_) => Ok(true),
+            Err(_) if registry.is_known(name, version) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Served versions of a model, ascending.
+    pub fn versions(&self, name: &str) -> Vec<ByteString> {
+        self.reactor.shared.registry.load().versions(name)
+    }
+
+    /// Whether every expected model is served and the server is not shutting down.
+    pub fn is_ready(&self) -> bool {
+        self.reactor.shared.is_ready()
+    }
+
+    /// Always true: a server that is not live does not answer.
+    pub fn is_live(&self) -> bool {
+        true
+    }
+
+    /// Whether the server is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.reactor.shared.draining.load(Relaxed)
+    }
+
+    /// The repository index.
+    pub fn index(&self, ready_only: bool) -> Vec<IndexRow> {
+        self.reactor.shared.registry.load().index(ready_only)
+    }
+
+    /// Counters in the Open Inference form.
+    pub fn statistics(&self, name: Option<&str>, version: Option<&str>) -> Result<Vec<ModelStatistics>> {
+        self.reactor.shared.statistics(name, version)
+    }
+
+    /// Ask for a change of the repository. The receiver fails if nobody manages it.
+    pub fn control(&self, request: ControlRequest) -> oneshot::Receiver<Result<()>> {
+        let (answer, receiver) = oneshot::channel();
+        // A closed channel drops the sender, which the receiver reports.
+        let _ = self.reactor.shared.control.send(PendingControl { request, answer });
+        receiver
+    }
+
+    /// What the server says of itself.
+    pub fn info(&self) -> &ServerInfo {
+        &self.reactor.shared.configuration.info
+    }
+
+    /// Count a request that was refused before its model was known.
+    pub fn count_refused(&self, code: Code) {
+        self.reactor.shared.refused[usize::from(code.number())].fetch_add(1, Relaxed);
+    }
+}

@@ -1,0 +1,468 @@
+//! Lanes outside the reactors: queues shared by all reactors, batches formed by whichever is awake.
+//!
+//! A request lives in `requests` from admission to its answer, and answering it means taking it out
+//! of there. That is why it is answered once, whoever comes first: its batch, its deadline, the end
+//! of its lane.
+
+use std::collections::{HashMap, VecDeque};
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use kingpole_values::{Error, Tensor, Timing};
+
+use crate::batch::{LaneBatch, Splitter, check_outputs};
+use crate::decide::{Decision, Reason, Waiting, decide};
+use crate::inline::wall_clock_ms;
+use crate::pending::Pending;
+use crate::{Clock, Model};
+
+/// What a lane did with a batch.
+#[derive(Debug)]
+pub struct LaneOutcome {
+    /// Outputs in the specification's order.
+    pub outputs: Vec<Tensor>,
+    /// Time of execution alone, by the instance's own clock.
+    pub execute_us: u64,
+}
+
+/// Why a lane did not finish a batch.
+#[derive(Debug)]
+pub enum LaneFailure {
+    /// The batch failed; the lane lives.
+    Batch(Error),
+    /// The lane is gone.
+    Lost(Error),
+}
+
+/// The future of one batch.
+pub type LaneFuture = Pin<Box<dyn Future<Output = Result<LaneOutcome, LaneFailure>> + Send>>;
+
+/// Something that runs one batch at a time, elsewhere.
+pub trait Lane: Send + Sync {
+    /// Run a batch of the model with this handle.
+    fn execute(&self, handle: u32, batch: LaneBatch) -> LaneFuture;
+}
+
+struct Queued {
+    model_number: usize,
+    waiting: VecDeque<u64>,
+    bytes: usize,
+    /// Requests of this model that are not answered yet, waiting or running.
+    held: usize,
+    handle: u32,
+}
+
+#[derive(Default)]
+struct LaneSlot {
+    lane: Option<Arc<dyn Lane>>,
+    busy: bool,
+}
+
+#[derive(Default)]
+struct PoolState {
+    next_sequence: u64,
+    requests: HashMap<u64, Pending>,
+    queues: Vec<Queued>,
+    lanes: Vec<LaneSlot>,
+    /// Set while no lane can be had; new requests are refused with it.
+    broken: Option<Error>,
+}
+
+/// A batch on its way to a lane.
+pub(crate) struct Dispatched {
+    pub lane: Arc<dyn Lane>,
+    lane_index: usize,
+    pub handle: u32,
+    pub batch: Option<LaneBatch>,
+    sequences: Vec<u64>,
+    request_rows: Vec<u32>,
+    model: Arc<Model>,
+    rows: u32,
+    reason: Reason,
+    started_us: u64,
+}
+
+/// The lanes of one device (or of one model with processes of its own), and who waits for them.
+pub struct Pool {
+    number: usize,
+    state: Mutex<PoolState>,
+}
+
+static NEXT_NUMBER: AtomicUsize = AtomicUsize::new(1);
+
+/// How often a request is handed to a lane that then goes away before it is answered for good.
+const MAX_ATTEMPTS: u8 = 2;
+
+impl Pool {
+    /// A pool of this many lanes, none of them attached yet.
+    pub fn new(lanes: usize) -> Arc<Self> {
+        let state = PoolState {
+            lanes: (0..lanes.max(1)).map(|_| LaneSlot::default()).collect(),
+            ..PoolState::default()
+        };
+        Arc::new(Self { number: NEXT_NUMBER.fetch_add(1, Relaxed), state: Mutex::new(state) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, PoolState> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn number(&self) -> usize {
+        self.number
+    }
+
+    /// A lane can take batches (again). Wake a reactor afterwards: `Shared::wake`.
+    pub fn attach(&self, index: usize, lane: Arc<dyn Lane>) {
+        let mut state = self.lock();
+        state.broken = None;
+        if let Some(slot) = state.lanes.get_mut(index) {
+            *slot = LaneSlot { lane: Some(lane), busy: false };
+        }
+    }
+
+    /// A lane is gone. Its batch, if it had one, ends with the future that runs it.
+    pub fn detach(&self, index: usize) {
+        if let Some(slot) = self.lock().lanes.get_mut(index) {
+            slot.lane = None;
+        }
+    }
+
+    /// No lane can be had: answer all who wait, and refuse newcomers until one is attached.
+    pub fn give_up(&self, error: &Error, now_us: u64) {
+        let waiting: Vec<Pending> = {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            state.broken = Some(error.clone());
+            let sequences: Vec<u64> =
+                state.queues.iter_mut().flat_map(|queue| queue.waiting.drain(..)).collect();
+            sequences.into_iter().filter_map(|sequence| state.remove(sequence)).collect()
+        };
+        for request in waiting {
+            request.fail(error.clone(), now_us);
+        }
+    }
+
+    /// Admit a request. On refusal the request comes back with the reason.
+    pub(crate) fn submit(
+        &self,
+        pending: Pending,
+        handle: u32,
+        limit_bytes: usize,
+    ) -> Result<u64, Box<(Pending, Error)>> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        if let Some(error) = &state.broken {
+            let error = error.clone();
+            return Err(Box::new((pending, error)));
+        }
+        let number = pending.model.number;
+        let index = state.queues.iter().position(|queue| queue.model_number == number);
+        let index = index.unwrap_or_else(|| {
+            state.queues.push(Queued {
+                model_number: number,
+                waiting: VecDeque::new(),
+                bytes: 0,
+                held: 0,
+                handle,
+            });
+            state.queues.len() - 1
+        });
+        let queue = &mut state.queues[index];
+        if queue.bytes > 0 && queue.bytes.saturating_add(pending.bytes) > limit_bytes {
+            let error = Error::exhausted(format!(
+                "the queue of model '{}' is full: {} bytes wait or run, the limit is {limit_bytes}",
+                pending.model.spec.name, queue.bytes
+            ));
+            return Err(Box::new((pending, error)));
+        }
+        state.next_sequence += 1;
+        let sequence = state.next_sequence;
+        queue.bytes += pending.bytes;
+        queue.held += 1;
+        queue.waiting.push_back(sequence);
+        state.requests.insert(sequence, pending);
+        Ok(sequence)
+    }
+
+    /// Whether this request is still unanswered.
+    pub(crate) fn holds(&self, sequence: u64) -> bool {
+        self.lock().requests.contains_key(&sequence)
+    }
+
+    /// Answer a request whose deadline has come, wherever it is.
+    pub(crate) fn expire(&self, sequence: u64, now_us: u64) {
+        let expired = self.lock().remove(sequence);
+        if let Some(request) = expired {
+            request.expire(now_us);
+        }
+    }
+
+    /// Form a batch for each free lane. The second value is when to look again, if a model asked to wait.
+    pub(crate) fn dispatch(&self, now_us: u64) -> (Vec<Dispatched>, Option<u64>) {
+        let mut dispatched = Vec::new();
+        let mut look_again_us: Option<u64> = None;
+        let mut dead = Vec::new();
+        {
+            let mut guard = self.lock();
+            let state = &mut *guard;
+            while let Some(lane_index) = state.free_lane() {
+                match state.next_batch(lane_index, now_us, &mut dead) {
+                    Ok(Some(batch)) => {
+                        state.lanes[lane_index].busy = true;
+                        dispatched.push(batch);
+                    }
+                    Ok(None) => break,
+                    Err(at_us) => {
+                        look_again_us = Some(at_us);
+                        break;
+                    }
+                }
+            }
+            state.queues.retain(|queue| queue.held > 0);
+        }
+        for request in dead {
+            if request.is_expired(now_us) {
+                request.expire(now_us);
+            } else {
+                request.discard(now_us);
+            }
+        }
+        (dispatched, look_again_us)
+    }
+
+    /// Take back a lane and answer its batch.
+    pub(crate) fn complete(
+        &self,
+        dispatched: &Dispatched,
+        result: Result<LaneOutcome, LaneFailure>,
+        clock: Clock,
+        reactor: usize,
+    ) {
+        let ended_us = clock.now_us();
+        let (model, rows) = (dispatched.model.clone(), dispatched.rows);
+        let result = match result {
+            Ok(outcome) => match check_outputs(&model.spec, &outcome.outputs, rows) {
+                Ok(()) => Ok(outcome),
+                Err(error) => Err(LaneFailure::Batch(error)),
+            },
+            Err(failure) => Err(failure),
+        };
+        let mut answers: Vec<(Pending, Error)> = Vec::new();
+        match result {
+            Ok(outcome) => {
+                self.free(dispatched.lane_index, &dispatched.lane, true);
+                model.metrics.record_batch(
+                    reactor,
+                    rows,
+                    dispatched.reason,
+                    outcome.execute_us,
+                    wall_clock_ms(),
+                );
+                if let Ok(mut profile) = model.profile.lock() {
+                    // What counts for batching is the lane's time, hop included.
+                    profile.record(rows, ended_us - dispatched.started_us);
+                }
+                self.answer_rows(dispatched, &outcome, ended_us);
+            }
+            Err(LaneFailure::Batch(error)) => {
+                self.free(dispatched.lane_index, &dispatched.lane, true);
+                if let [only] = dispatched.sequences[..] {
+                    answers.extend(self.lock().remove(only).map(|request| (request, error)));
+                } else {
+                    self.requeue_alone(dispatched, 0);
+                }
+            }
+            Err(LaneFailure::Lost(error)) => {
+                self.free(dispatched.lane_index, &dispatched.lane, false);
+                for request in self.requeue_alone(dispatched, 1) {
+                    answers.push((request, error.clone()));
+                }
+            }
+        }
+        for (request, error) in answers {
+            request.fail(error, ended_us);
+        }
+    }
+
+    fn answer_rows(&self, dispatched: &Dispatched, outcome: &LaneOutcome, ended_us: u64) {
+        let model = &dispatched.model;
+        let taken: Vec<(u32, Option<Pending>)> = {
+            let mut state = self.lock();
+            let sequences = dispatched.sequences.iter().zip(&dispatched.request_rows);
+            sequences.map(|(&sequence, &rows)| (rows, state.remove(sequence))).collect()
+        };
+        let mut splitter = Splitter::new(&model.spec, &outcome.outputs, dispatched.rows);
+        let all: Vec<u16> = Vec::new();
+        for (rows, request) in taken {
+            // Rows of a request that was answered meanwhile are stepped over.
+            let selected = request.as_ref().map_or(&all[..], |request| &request.outputs[..]);
+            let own = splitter.next(rows, selected);
+            if let Some(request) = request {
+                let timing = Timing {
+                    queue_us: dispatched.started_us.saturating_sub(request.enqueued_us),
+                    execute_us: outcome.execute_us,
+                    batch_rows: dispatched.rows,
+                    reason: dispatched.reason.name(),
+                };
+                request.respond(own, timing, ended_us);
+            }
+        }
+    }
+
+    fn free(&self, index: usize, lane: &Arc<dyn Lane>, alive: bool) {
+        let mut state = self.lock();
+        if let Some(slot) = state.lanes.get_mut(index) {
+            // A new process may have taken the slot already; its state is its own.
+            if slot.lane.as_ref().is_some_and(|current| Arc::ptr_eq(current, lane)) {
+                slot.busy = false;
+                if !alive {
+                    slot.lane = None;
+                }
+            } else if slot.lane.is_none() {
+                slot.busy = false;
+            }
+        }
+    }
+
+    /// Put a batch's requests back at the head of the queue, each to run by itself. Those that have
+    /// been tried often enough come back to the caller.
+    fn requeue_alone(&self, dispatched: &Dispatched, attempts: u8) -> Vec<Pending> {
+        let mut guard = self.lock();
+        let state = &mut *guard;
+        let mut spent = Vec::new();
+        for &sequence in dispatched.sequences.iter().rev() {
+            let Some(request) = state.requests.get_mut(&sequence) else { continue };
+            request.alone = true;
+            request.attempts += attempts;
+            if request.attempts >= MAX_ATTEMPTS {
+                spent.extend(state.remove(sequence));
+                continue;
+            }
+            let number = dispatched.model.number;
+            if let Some(queue) = state.queues.iter_mut().find(|queue| queue.model_number == number) {
+                queue.waiting.push_front(sequence);
+            }
+        }
+        spent
+    }
+}
+
+impl PoolState {
+    fn remove(&mut self, sequence: u64) -> Option<Pending> {
+        let request = self.requests.remove(&sequence)?;
+        if let Some(queue) = self.queues.iter_mut().find(|queue| queue.model_number == request.model.number) {
+            queue.bytes -= request.bytes;
+            queue.held -= 1;
+        }
+        Some(request)
+    }
+
+    fn free_lane(&self) -> Option<usize> {
+        self.lanes.iter().position(|slot| slot.lane.is_some() && !slot.busy)
+    }
+
+    /// The next batch for a free lane: the model whose head has waited longest goes first. Requests
+    /// that are past their deadline or whose client has gone are moved to `dead`. `Err` is the time
+    /// to look again when the only models waiting are configured to wait.
+    fn next_batch(
+        &mut self,
+        lane_index: usize,
+        now_us: u64,
+        dead: &mut Vec<Pending>,
+    ) -> Result<Option<Dispatched>, u64> {
+        let mut order: Vec<(u64, usize)> = Vec::new();
+        for index in 0..self.queues.len() {
+            if let Some(enqueued_us) = self.skip_the_dead(index, now_us, dead) {
+                order.push((enqueued_us, index));
+            }
+        }
+        order.sort_unstable();
+        let mut look_again_us = None;
+        for (_, index) in order {
+            match self.decide(index, now_us) {
+                Decision::Dispatch { requests, rows, reason } => {
+                    return Ok(self.form(index, lane_index, requests, (rows, reason, now_us)));
+                }
+                Decision::WaitUntil(at_us) => {
+                    look_again_us = Some(look_again_us.map_or(at_us, |earlier: u64| earlier.min(at_us)));
+                }
+                Decision::Nothing => {}
+            }
+        }
+        look_again_us.map_or(Ok(None), Err)
+    }
+
+    /// Clear a queue's head of requests that need no batch any more, as far as one batch reaches.
+    /// Returns when its head was admitted.
+    fn skip_the_dead(&mut self, index: usize, now_us: u64, dead: &mut Vec<Pending>) -> Option<u64> {
+        let (mut position, mut rows) = (0, 0);
+        let mut head_us = None;
+        while let Some(&sequence) = self.queues[index].waiting.get(position) {
+            let gone = match self.requests.get_mut(&sequence) {
+                None => true,
+                Some(request) => request.is_expired(now_us) || request.answer.is_cancelled(),
+            };
+            if gone {
+                self.queues[index].waiting.remove(position);
+                dead.extend(self.remove(sequence));
+                continue;
+            }
+            let request = &self.requests[&sequence];
+            head_us = head_us.or(Some(request.enqueued_us));
+            rows += request.rows;
+            position += 1;
+            if rows > request.model.spec.max_batch_size {
+                break;
+            }
+        }
+        head_us
+    }
+
+    fn decide(&self, index: usize, now_us: u64) -> Decision {
+        let mut requests = self.queues[index].waiting.iter().filter_map(|s| self.requests.get(s)).peekable();
+        let Some(&head) = requests.peek() else { return Decision::Nothing };
+        let waiting = requests.map(|request| Waiting {
+            rows: request.rows,
+            enqueued_us: request.enqueued_us,
+            joins_head: request.joins(head),
+            alone: request.alone,
+        });
+        decide(waiting, now_us, head.model.policy())
+    }
+
+    fn form(
+        &mut self,
+        index: usize,
+        lane_index: usize,
+        requests: usize,
+        (rows, reason, started_us): (u32, Reason, u64),
+    ) -> Option<Dispatched> {
+        let queue = &mut self.queues[index];
+        let handle = queue.handle;
+        let mut sequences = Vec::with_capacity(requests);
+        while sequences.len() < requests {
+            let sequence = queue.waiting.pop_front()?;
+            if self.requests.contains_key(&sequence) {
+                sequences.push(sequence);
+            }
+        }
+        let pending: Vec<&Pending> = sequences.iter().filter_map(|s| self.requests.get(s)).collect();
+        let batch = LaneBatch::of(&pending);
+        let model = pending[0].model.clone();
+        let lane = self.lanes[lane_index].lane.clone()?;
+        Some(Dispatched {
+            lane,
+            lane_index,
+            handle,
+            request_rows: batch.request_rows.clone(),
+            batch: Some(batch),
+            sequences,
+            model,
+            rows,
+            reason,
+            started_us,
+        })
+    }
+}
