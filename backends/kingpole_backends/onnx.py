@@ -57,9 +57,12 @@ class OnnxModel(Model):
         self._session = session
         self._output_names = [spec.name for spec in signature.outputs]
         self._datatypes = {spec.name: spec.datatype for spec in signature.inputs}
+        self._text_names = {spec.name for spec in signature.inputs if spec.datatype == "BYTES"}
         self._has_bf16 = any(spec.datatype == "BF16" for spec in (*signature.inputs, *signature.outputs))
 
     def execute(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        for name in self._text_names & inputs.keys():
+            inputs = {**inputs, name: _decode(name, inputs[name])}
         try:
             if self._has_bf16:
                 return self._execute_bf16(inputs)
@@ -166,6 +169,16 @@ def _spec(kind: str, node: Any) -> TensorSpec:
     return TensorSpec(
         node.name, datatype, tuple(size if isinstance(size, int) and size >= 0 else -1 for size in node.shape)
     )
+
+
+def _decode(name: str, tensor: Array) -> Array:
+    """Turn bytes into text: ONNX strings are UTF-8, and ONNX Runtime takes them as str only."""
+    decoded = np.empty(tensor.shape, object)
+    try:
+        decoded.ravel()[:] = [element.decode() for element in tensor.ravel()]
+    except UnicodeDecodeError as error:
+        raise ModelError("INVALID_ARGUMENT", f"input '{name}': strings must be UTF-8 ({error.reason})") from error
+    return decoded
 
 
 def _read_bf16(value: Any) -> Array:
