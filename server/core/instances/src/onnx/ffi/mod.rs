@@ -3,7 +3,7 @@
 //! Invariants: every pointer here came from the API, is not null and is released exactly once, by
 //! the `Drop` of the type that holds it. The library is never unloaded.
 //!
-//! Source: onnxruntime/core/session/onnxruntime_c_api.h; the types are those of crate `ort-sys`.
+//! Source: `onnxruntime/core/session/onnxruntime_c_api.h`; the types are those of crate `ort-sys`.
 
 use std::ffi::{CStr, CString, c_char, c_int};
 use std::os::unix::ffi::OsStrExt;

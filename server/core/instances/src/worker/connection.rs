@@ -1,0 +1,141 @@
+//! The conversation with one worker: load, unload, execute.
+//!
+//! Any thread may start an operation; one reader (`Connection::run`) gives each its reply. Every
+//! operation that was started is answered exactly once: reply, error, or the worker's end.
+
+use std::sync::Arc;
+
+use kingpole_values::{Error, Result};
+use tokio::sync::oneshot;
+
+use super::channel::{AsyncChannel, Channel};
+use super::layout::{ExecuteRequest, Executed, lay_out};
+use super::protocol::{LoadRequest, Loaded, ParameterMap, Ready, ToWorker};
+use super::replies;
+use super::shared::{Batch, Closing, Shared};
+
+/// A conversation with one worker. Cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Connection {
+    shared: Arc<Shared>,
+}
+
+impl Connection {
+    /// A conversation over this channel. `models` and `pid` are what errors call the worker by;
+    /// `max_idle_bytes` of shared memory are kept for the next batches.
+    pub fn new(channel: Channel, pid: u32, models: &str, max_idle_bytes: usize) -> Self {
+        Self { shared: Shared::new(channel, format!("worker process {pid} for {models}"), max_idle_bytes) }
+    }
+
+    /// Give replies to whoever waits for them, until the worker goes away. Spawn it once.
+    ///
+    /// Returns why it ended: `UNAVAILABLE` when the worker closed the socket, `INTERNAL` when it
+    /// broke the protocol (then it should be killed). If this is dropped, every operation fails.
+    pub async fn run(self) -> Error {
+        let shared = &self.shared;
+        let _closing = Closing(shared);
+        let error = match AsyncChannel::new(Arc::clone(&shared.channel)) {
+            Ok(channel) => tokio::select! {
+                error = replies::receive(shared, &channel) => error,
+                error = shared.send_outgoing(&channel) => shared.gone(&error),
+            },
+            Err(error) => {
+                Error::internal(format!("the socket of {} cannot be watched: {error}", shared.name))
+            }
+        };
+        shared.close(&error);
+        error
+    }
+
+    /// Wait until the worker has said that it is there.
+    pub async fn ready(&self) -> Result<Ready> {
+        let mut ready = self.shared.ready.subscribe();
+        loop {
+            if let Some(ready) = ready.borrow_and_update().clone() {
+                return Ok(ready);
+            }
+            if let Some(error) = self.shared.state().closed.clone() {
+                return Err(error);
+            }
+            // The sender lives in `shared`, and closing notifies as well.
+            let _ = ready.changed().await;
+        }
+    }
+
+    /// Load a model.
+    pub async fn load(&self, request: &LoadRequest) -> Result<Loaded> {
+        let packet = ToWorker::Load(request).encode()?;
+        let (reply, loaded) = oneshot::channel();
+        {
+            let mut state = self.shared.open_state()?;
+            if state.loads.contains_key(&request.handle) {
+                return Err(Error::internal(format!("handle {} is being loaded already", request.handle)));
+            }
+            state.loads.insert(request.handle, reply);
+        }
+        self.shared.send(packet, None);
+        loaded.await.unwrap_or_else(|_| Err(self.shared.went_away()))
+    }
+
+    /// Unload a model.
+    pub async fn unload(&self, handle: u32) -> Result<()> {
+        let packet = ToWorker::Unload { handle }.encode()?;
+        let (reply, unloaded) = oneshot::channel();
+        {
+            let mut state = self.shared.open_state()?;
+            if state.unloads.contains_key(&handle) {
+                return Err(Error::internal(format!("handle {handle} is being unloaded already")));
+            }
+            state.unloads.insert(handle, reply);
+        }
+        self.shared.send(packet, None);
+        unloaded.await.unwrap_or_else(|_| Err(self.shared.went_away()))
+    }
+
+    /// Execute a batch. A worker runs one at a time; further ones wait at its socket.
+    ///
+    /// Dropping the future does not stop the worker, and its arena stays reserved until it is done.
+    pub async fn execute(&self, request: &ExecuteRequest) -> Result<Executed> {
+        let mut layout = lay_out(&self.shared.pool, request)?;
+        let number = layout.arena.number();
+        let (reply, executed) = oneshot::channel();
+        let sequence = {
+            let mut state = self.shared.open_state()?;
+            state.sequence += 1;
+            state.sequence
+        };
+        let inputs = request.inputs.iter().zip(&layout.inputs).map(|(input, &(offset, bytes))| {
+            let name: &str = &input.name;
+            (name, input.datatype.name(), input.shape.to_vec(), offset as u64, bytes as u64)
+        });
+        let packet = ToWorker::Execute {
+            sequence,
+            handle: request.handle,
+            arena: number,
+            inputs: inputs.collect(),
+            rows: request.rows,
+            request_rows: &request.request_rows,
+            free: (layout.free.0 as u64, layout.free.1 as u64),
+            parameters: ParameterMap(&request.parameters),
+        }
+        .encode()?;
+        let is_new = layout.arena.is_new();
+        let arena = Arc::new(layout.arena);
+        let sent = is_new.then(|| Arc::clone(&arena));
+        self.shared.open_state()?.batches.insert(sequence, Batch { arena, reply });
+        self.shared.send(packet, sent);
+        executed.await.unwrap_or_else(|_| Err(self.shared.went_away()))
+    }
+
+    /// Ask the worker to finish what it has and exit.
+    pub fn stop(&self) {
+        if let Ok(packet) = (ToWorker::Stop {}).encode() {
+            self.shared.send(packet, None);
+        }
+    }
+
+    /// Why the conversation ended, if it has.
+    pub fn closed(&self) -> Option<Error> {
+        self.shared.state().closed.clone()
+    }
+}
