@@ -55,3 +55,8 @@ def place(library: Path, extension: Path) -> None:
     beside = extension.with_name(f".{extension.name}.{os.getpid()}")
     shutil.copy2(library, beside)
     beside.replace(extension)
+
+
+if __name__ == "__main__":  # `make` rebuilds the extension this way after a change, without pip
+    ROOT = Path(__file__).resolve().parent
+    place(compile_crate(ROOT), ROOT / "server" / "kingpole" / EXTENSION)

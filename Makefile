@@ -1,0 +1,78 @@
+# Each target checks what it needs and does what is missing first; `make` shows them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON := $(BIN)/python
+DEMO := .cache/demo
+DEMO_MODEL := $(DEMO)/efficientnet-lite0/1/model.onnx
+EXTENSION := server/kingpole/_core.abi3.so
+INSTALLED := $(VENV)/.installed
+RUST_SOURCES := $(shell find protocol/rust server/core -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml protocol/schema/*
+SOURCES := hatch_build.py server/kingpole backends clients/python loadtest protocol
+
+.PHONY: help setup demo serve test check bench clean checkgenerate prerequisites test-rust test-python
+
+help: ## show the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(INSTALLED) $(EXTENSION) $(DEMO_MODEL) ## create .venv, build the extension, convert the demo model (repeated: seconds)
+	@echo "ready; next: make demo"
+
+demo: setup ## start the server, ask what is in a picture over every core protocol, stop it
+	@$(PYTHON) -m kingpole.demo $(DEMO)
+
+serve: setup ## start the server with the demo model and keep it running (Ctrl-C stops it)
+	@$(PYTHON) -m kingpole serve $(DEMO)
+
+test: setup ## run every test
+	@$(MAKE) test-rust
+	@$(MAKE) test-python
+
+test-rust: prerequisites
+	PYO3_PYTHON=$(CURDIR)/$(PYTHON) cargo test --workspace
+
+test-python: setup
+	$(PYTHON) -m pytest
+
+check: setup ## formatters, linters, type checkers, layers, generated files
+	cargo fmt --all --check
+	PYO3_PYTHON=$(CURDIR)/$(PYTHON) cargo clippy --workspace --all-targets -- -D warnings
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/mypy
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+	@$(MAKE) checkgenerate
+
+checkgenerate: setup ## regenerate what is generated, and fail if that differs from what is committed
+	@.ci/checkgenerate
+
+bench: setup ## measure against Triton and mosec (long; see loadtest/README.md)
+	$(PYTHON) -m loadtest.bench
+
+clean: ## remove everything that was built or downloaded here
+	rm -rf $(VENV) .cache target dist $(EXTENSION) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+
+prerequisites:
+	@.ci/prerequisites
+
+# Stamps: a file is made after everything it stands for is in place, so an interrupted setup is simply repeated.
+$(INSTALLED): pyproject.toml clients/python/pyproject.toml hatch_build.py | prerequisites
+	@test -x $(PYTHON) || { echo "creating $(VENV)"; python3 -m venv $(VENV); }
+	$(PYTHON) -m pip install --disable-pip-version-check 'hatchling>=1.27' editables
+	$(PYTHON) -m pip install --disable-pip-version-check --no-build-isolation -e clients/python[grpc,aio] -e '.[onnx,demo,dev]'
+	@# pyright fetches its own JavaScript at the first run: now, so that later runs need no network
+	$(BIN)/pyright --version
+	cargo fetch --quiet
+	@touch $(EXTENSION) $@
+
+$(EXTENSION): $(RUST_SOURCES) | $(INSTALLED)
+	$(PYTHON) hatch_build.py
+	@touch $@
+
+$(DEMO_MODEL): server/kingpole/demo/efficientnet.py | $(INSTALLED)
+	$(PYTHON) -m kingpole.demo.efficientnet --uint8 $@
