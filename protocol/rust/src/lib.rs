@@ -4,6 +4,8 @@
 //! a [`kingpole_values::Error`], never panics, and takes time and memory bounded by the bytes it was
 //! given. Tensors are views of the received bytes wherever the format allows.
 
+pub mod frame;
+mod generated;
 pub mod grpc;
 mod parameters;
 mod scatter;
