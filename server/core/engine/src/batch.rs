@@ -117,20 +117,24 @@ fn join_pieces(requests: &[Pending], index: usize) -> Bytes {
     Bytes::from_owner(Aligned { memory, length })
 }
 
-/// Check that a batch's outputs are what the model declares.
+/// Bring a batch's outputs into the specification's order and check that they are what it declares.
 ///
 /// # Errors
 /// `INTERNAL`: the backend broke its word. Names the output, what was expected and what came.
-pub(crate) fn check_outputs(spec: &ModelSpec, outputs: &[Tensor], rows: u32) -> Result<()> {
-    if outputs.len() != spec.outputs.len() {
-        return Err(Error::internal(format!(
-            "model '{}' gave {} outputs, expected {}",
-            spec.name,
-            outputs.len(),
-            spec.outputs.len()
-        )));
+pub(crate) fn check_outputs(spec: &ModelSpec, mut outputs: Vec<Tensor>, rows: u32) -> Result<Vec<Tensor>> {
+    for (position, declared) in spec.outputs.iter().enumerate() {
+        // Mostly each is where it belongs already; a model may also give more than is declared.
+        let found = (position..outputs.len()).find(|&index| outputs[index].name == declared.name);
+        let Some(found) = found else {
+            return Err(Error::internal(format!(
+                "model '{}' did not give output '{}'",
+                spec.name, declared.name
+            )));
+        };
+        outputs.swap(position, found);
     }
-    for (declared, output) in spec.outputs.iter().zip(outputs) {
+    outputs.truncate(spec.outputs.len());
+    for (declared, output) in spec.outputs.iter().zip(&outputs) {
         let fits = output.datatype == declared.datatype
             && output.shape.len() == declared.shape.len()
             && output
@@ -149,7 +153,7 @@ pub(crate) fn check_outputs(spec: &ModelSpec, outputs: &[Tensor], rows: u32) -> 
             Error::internal(format!("model '{}' gave a wrong output: {}", spec.name, error.message))
         })?;
     }
-    Ok(())
+    Ok(outputs)
 }
 
 /// Hands out the rows of a batch's outputs, request by request, without copying.

@@ -194,8 +194,7 @@ fn execute(instance: &dyn InlineModel, batch: &[Pending], model: &Model, rows: u
     let outputs = catch_unwind(AssertUnwindSafe(|| instance.execute(&inputs))).unwrap_or_else(|_| {
         Err(Error::internal(format!("the backend of model '{}' panicked", model.spec.name)))
     })?;
-    check_outputs(&model.spec, &outputs, rows)?;
-    Ok(outputs)
+    check_outputs(&model.spec, outputs, rows)
 }
 
 /// Milliseconds since 1970, for the statistics extension.

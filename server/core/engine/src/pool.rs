@@ -243,8 +243,8 @@ impl Pool {
         let ended_us = clock.now_us();
         let (model, rows) = (dispatched.model.clone(), dispatched.rows);
         let result = match result {
-            Ok(outcome) => match check_outputs(&model.spec, &outcome.outputs, rows) {
-                Ok(()) => Ok(outcome),
+            Ok(LaneOutcome { outputs, execute_us }) => match check_outputs(&model.spec, outputs, rows) {
+                Ok(outputs) => Ok(LaneOutcome { outputs, execute_us }),
                 Err(error) => Err(LaneFailure::Batch(error)),
             },
             Err(failure) => Err(failure),

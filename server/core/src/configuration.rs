@@ -1,0 +1,181 @@
+//! The JSON that Python hands over, as plain values.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use bytestring::ByteString;
+use kingpole_engine::{ModelSpec, TensorSpec};
+use kingpole_values::{Code, Datatype, Error, Result, Shape};
+use serde::{Deserialize, Serialize};
+
+/// How the server runs. Python has merged flags, environment and files already.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Configuration {
+    pub listen: Vec<String>,
+    pub reactors: usize,
+    pub max_body_bytes: usize,
+    pub max_connections: usize,
+    pub queue_bytes: usize,
+    pub tls_certificate: Option<PathBuf>,
+    pub tls_key: Option<PathBuf>,
+    pub default_model: Option<String>,
+    pub worker_command: Vec<String>,
+    pub worker_environment: BTreeMap<String, String>,
+    pub onnxruntime_library: Option<PathBuf>,
+    /// A model whose slowest warm batch is quicker than this may run on the reactors.
+    pub inline_limit_us: u64,
+    pub threads: usize,
+    /// How the repository is managed; only reported.
+    pub control: String,
+    pub mirror_contents: bool,
+}
+
+impl Default for Configuration {
+    fn default() -> Self {
+        Self {
+            listen: vec!["127.0.0.1:8000".to_owned()],
+            reactors: 1,
+            max_body_bytes: 1 << 30,
+            max_connections: 10_000,
+            queue_bytes: 256 << 20,
+            tls_certificate: None,
+            tls_key: None,
+            default_model: None,
+            worker_command: Vec::new(),
+            worker_environment: BTreeMap::new(),
+            onnxruntime_library: None,
+            inline_limit_us: 200,
+            threads: 1,
+            control: "none".to_owned(),
+            mirror_contents: true,
+        }
+    }
+}
+
+/// Where a model's batches run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum WorkerKind {
+    Auto,
+    Inline,
+    Shared,
+    Own,
+}
+
+/// A model version to open.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OpenRequest {
+    pub name: String,
+    /// Part of the contract with Python; workers are told the directory instead.
+    #[allow(dead_code, reason = "kept so that unknown fields can be refused")]
+    pub version: String,
+    pub backend: String,
+    pub directory: String,
+    pub file: Option<PathBuf>,
+    pub worker: WorkerKind,
+    #[serde(default = "one")]
+    pub instances: usize,
+    #[serde(default = "cpu")]
+    pub device: String,
+    #[serde(default)]
+    pub configuration: serde_json::Value,
+}
+
+fn one() -> usize {
+    1
+}
+
+fn cpu() -> String {
+    "cpu".to_owned()
+}
+
+/// What a backend says of a model it has opened: `[name, datatype, shape]` for each tensor.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct Opened {
+    pub handle: u64,
+    pub placed: &'static str,
+    pub platform: String,
+    pub inputs: Vec<(String, String, Vec<i64>)>,
+    pub outputs: Vec<(String, String, Vec<i64>)>,
+    pub max_batch_size: Option<u32>,
+    pub description: String,
+    pub notes: Vec<String>,
+}
+
+/// How a model is served in the end.
+#[derive(Debug, Serialize)]
+pub struct Served {
+    pub placed: &'static str,
+    pub profile: Vec<(u32, f64)>,
+    pub notes: Vec<String>,
+}
+
+/// The final specification of a version.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Specification {
+    pub name: String,
+    pub version: String,
+    pub platform: String,
+    pub backend: String,
+    pub inputs: Vec<(String, String, Vec<i64>, bool)>,
+    pub outputs: Vec<(String, String, Vec<i64>)>,
+    pub max_batch_size: u32,
+    pub default_timeout_us: Option<u64>,
+    #[serde(default)]
+    pub max_queue_delay_us: u64,
+    #[serde(default)]
+    pub description: String,
+    #[serde(default)]
+    pub config_json: String,
+    #[serde(default = "yes")]
+    pub warmup: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+impl Specification {
+    pub fn spec(&self) -> Result<ModelSpec> {
+        Ok(ModelSpec {
+            name: ByteString::from(self.name.as_str()),
+            version: ByteString::from(self.version.as_str()),
+            platform: self.platform.clone(),
+            backend: self.backend.clone(),
+            inputs: self
+                .inputs
+                .iter()
+                .map(|(name, datatype, shape, optional)| tensor(name, datatype, shape, *optional))
+                .collect::<Result<_>>()?,
+            outputs: self
+                .outputs
+                .iter()
+                .map(|(name, datatype, shape)| tensor(name, datatype, shape, false))
+                .collect::<Result<_>>()?,
+            max_batch_size: self.max_batch_size,
+            default_timeout_us: self.default_timeout_us,
+            max_queue_delay_us: self.max_queue_delay_us,
+            description: self.description.clone(),
+            config_json: self.config_json.clone(),
+        })
+    }
+}
+
+fn tensor(name: &str, datatype: &str, shape: &[i64], optional: bool) -> Result<TensorSpec> {
+    let datatype = Datatype::from_name(datatype).ok_or_else(|| {
+        Error::new(
+            Code::FailedPrecondition,
+            format!("tensor '{name}': unknown datatype '{datatype}', expected one such as FP32"),
+        )
+    })?;
+    Ok(TensorSpec { name: ByteString::from(name), datatype, shape: Shape::new(shape), optional })
+}
+
+/// Parse what Python sent; a mismatch is a fault of ours, so it says which value is off.
+pub fn parse<'a, T: Deserialize<'a>>(what: &str, json: &'a [u8]) -> Result<T> {
+    serde_json::from_slice(json)
+        .map_err(|error| Error::new(Code::FailedPrecondition, format!("{what}: {error}")))
+}

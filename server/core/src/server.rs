@@ -1,0 +1,175 @@
+//! Threads: one for each reactor, one for accepting and looking after workers.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use bytestring::ByteString;
+use kingpole_engine::{Clock, Engine, EngineConfiguration, PendingControl, ServerInfo, Shared};
+use kingpole_frontends::{FrontendConfiguration, Listeners, load_tls, reactor, run_reactor};
+use kingpole_values::{Error, Result};
+use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::sync::{mpsc, watch};
+
+use crate::configuration::Configuration;
+
+/// The running data plane.
+pub struct Server {
+    pub configuration: Configuration,
+    pub shared: Arc<Shared>,
+    /// Control requests, for whoever manages the repository.
+    pub control: Mutex<mpsc::UnboundedReceiver<PendingControl>>,
+    /// Accepting, worker supervision, and everything else that is not per request.
+    pub background: Runtime,
+    shutdown: watch::Sender<bool>,
+    reactors: Mutex<Vec<Reactor>>,
+}
+
+struct Reactor {
+    thread: JoinHandle<()>,
+    handle: Handle,
+}
+
+/// What the server says it can do, in the words of the Open Inference extensions.
+const EXTENSIONS: [&str; 6] = [
+    "model_repository",
+    "schedule_policy",
+    "model_configuration",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+];
+
+impl Server {
+    pub fn new(configuration: Configuration) -> Result<Self> {
+        let info = ServerInfo {
+            name: "kingpole",
+            version: env!("CARGO_PKG_VERSION"),
+            extensions: EXTENSIONS.to_vec(),
+        };
+        let engine = EngineConfiguration {
+            reactors: configuration.reactors.max(1),
+            queue_bytes: configuration.queue_bytes,
+            default_model: configuration.default_model.as_deref().map(ByteString::from),
+            info,
+        };
+        let (shared, control) = Shared::new(engine, Clock::new(Instant::now()));
+        let background = Builder::new_multi_thread()
+            .worker_threads(1)
+            .thread_name("kingpole-background")
+            .enable_all()
+            .build()
+            .map_err(|error| Error::internal(format!("cannot start the background thread: {error}")))?;
+        Ok(Self {
+            configuration,
+            shared,
+            control: Mutex::new(control),
+            background,
+            shutdown: watch::Sender::new(false),
+            reactors: Mutex::default(),
+        })
+    }
+
+    /// Bind, start the reactors and accept. Gives the bound addresses.
+    pub fn start(&self) -> Result<Vec<String>> {
+        raise_file_limit();
+        let configuration = &self.configuration;
+        let frontend = FrontendConfiguration {
+            max_body_bytes: configuration.max_body_bytes,
+            max_connections: configuration.max_connections,
+            tls: match (&configuration.tls_certificate, &configuration.tls_key) {
+                (Some(certificate), Some(key)) => Some(load_tls(certificate, key)?),
+                _ => None,
+            },
+            mirror_contents: configuration.mirror_contents,
+            ..FrontendConfiguration::default()
+        };
+        let listeners = Listeners::bind(&configuration.listen)?;
+        let addresses = listeners.addresses();
+        let mut handles = Vec::new();
+        for index in 0..configuration.reactors.max(1) {
+            let (handle, incoming) = reactor();
+            handles.push(handle);
+            let started = start_reactor(
+                index,
+                self.shared.clone(),
+                incoming,
+                frontend.clone(),
+                self.shutdown.subscribe(),
+            )?;
+            self.reactors.lock().unwrap_or_else(PoisonError::into_inner).push(started);
+        }
+        let (limit, shutdown) = (configuration.max_connections, self.shutdown.subscribe());
+        self.background.spawn(async move {
+            // It fails only where the runtime cannot watch sockets, which nothing can mend.
+            let _ = listeners.accept(handles, limit, shutdown).await;
+        });
+        Ok(addresses)
+    }
+
+    /// The runtime of the reactor that worker number `index` should be read by: results then wake
+    /// the thread that answers, with no thread between.
+    pub fn reactor_handle(&self, index: usize) -> Handle {
+        let reactors = self.reactors.lock().unwrap_or_else(PoisonError::into_inner);
+        match reactors.len() {
+            0 => self.background.handle().clone(),
+            count => reactors[index % count].handle.clone(),
+        }
+    }
+
+    /// Stop accepting, refuse new requests, say so in readiness and to connections.
+    pub fn drain(&self) {
+        self.shared.drain();
+        self.shutdown.send_replace(true);
+    }
+
+    /// Wait for what is in flight, then end the reactors. True if everything was answered in time.
+    pub fn stop(&self, timeout: Duration) -> bool {
+        self.drain();
+        let deadline = Instant::now() + timeout;
+        let mut clean = true;
+        for reactor in std::mem::take(&mut *self.reactors.lock().unwrap_or_else(PoisonError::into_inner)) {
+            let (done, ended) = std::sync::mpsc::channel();
+            std::thread::spawn(move || {
+                // A reactor that panicked has ended too; its panic was printed where it happened.
+                let _ = reactor.thread.join();
+                let _ = done.send(());
+            });
+            let left = deadline.saturating_duration_since(Instant::now());
+            clean &= ended.recv_timeout(left).is_ok();
+        }
+        clean && self.shared.in_flight() == 0
+    }
+}
+
+fn start_reactor(
+    index: usize,
+    shared: Arc<Shared>,
+    incoming: mpsc::UnboundedReceiver<kingpole_frontends::Accepted>,
+    frontend: FrontendConfiguration,
+    shutdown: watch::Receiver<bool>,
+) -> Result<Reactor> {
+    let failed = |error: std::io::Error| Error::internal(format!("cannot start reactor {index}: {error}"));
+    let runtime = Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let handle = runtime.handle().clone();
+    let thread = std::thread::Builder::new()
+        .name(format!("kingpole-{index}"))
+        .spawn(move || {
+            let local = tokio::task::LocalSet::new();
+            local.block_on(&runtime, async move {
+                let engine = Engine::new(shared, index);
+                run_reactor(engine, incoming, Arc::new(frontend), shutdown).await;
+            });
+        })
+        .map_err(failed)?;
+    Ok(Reactor { thread, handle })
+}
+
+/// Thousands of idle connections are normal; the usual soft limit of 1024 files is not for servers.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // Failing leaves the limit as it is; accepting backs off when it is reached.
+    let _ = setrlimit(Resource::Nofile, limit);
+}
