@@ -1,0 +1,1 @@
+"""Tests of the pure parts of the load test, and of its generator against a real server."""
