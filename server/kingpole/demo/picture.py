@@ -33,7 +33,9 @@ def coffee() -> Path:
     # Located, not imported: importing scikit-image takes a second, and its loader may want to download.
     spec = find_spec("skimage")
     if spec is None or not spec.submodule_search_locations:
-        raise FileNotFoundError("the demo's picture is missing; install it with: pip install 'kingpole[demo]'")
+        raise FileNotFoundError(
+            "the demo's picture is missing; install it with: pip install 'kingpole[demo]'"
+        )
     return Path(spec.submodule_search_locations[0]) / "data" / "coffee.png"
 
 
