@@ -15,6 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from loadtest import machine, models, plot, report
@@ -23,6 +24,7 @@ from loadtest.h2load import OutputError
 from loadtest.idle import allow_files
 from loadtest.measure import LoadError, Subject, Timing, load, measure_cell, measure_idle, measure_open_loop
 from loadtest.openinference import MalformedError
+from loadtest.openloop import GeneratorError
 from loadtest.peers.kingpole import Kingpole
 from loadtest.peers.mosec import Mosec
 from loadtest.peers.peer import REPOSITORY_ROOT, Peer
@@ -36,9 +38,20 @@ IDLE_CONNECTIONS = 5_000
 OPEN_LOOP = ((4_000.0, 1.0), (2_000.0, 4.0))
 """Mean requests per second and burstiness: both within what every peer can do on one core."""
 
+_SCALING_CONNECTIONS = 16
+"""Enough that the kernel gives each of two reactors about half of them."""
+
 _DEMO_DIRECTORY = REPOSITORY_ROOT / ".cache" / "demo"
 _ALL = ("kingpole", "kingpole shared", "triton", "mosec")
-_FAILURES = (ServerFailedError, LoadError, WrongAnswerError, OutputError, MalformedError, OSError)
+_FAILURES = (
+    ServerFailedError,
+    LoadError,
+    WrongAnswerError,
+    OutputError,
+    MalformedError,
+    GeneratorError,
+    OSError,
+)
 
 
 def workloads(full: bool, demo: bool) -> list[Workload]:
@@ -127,12 +140,16 @@ class Bench:
 
     def extras(self, workload: Workload) -> None:
         """Measure what only Kingpole has a budget for: memory when empty, idle connections, scaling."""
-        try:
-            self._empty()
-            self._idle(workload)
-            self._scaling(workload)
-        except _FAILURES as error:
-            self._problem(f"extras: {error}")
+        for what, measure in (
+            ("memory without a model", self._empty),
+            ("idle connections", partial(self._idle, workload)),
+            ("scaling", partial(self._scaling, workload)),
+        ):
+            _say(f"kingpole: {what}")
+            try:
+                measure()
+            except _FAILURES as error:
+                self._problem(f"{what}: {error}")
 
     def _empty(self) -> None:
         peer, place = Kingpole("inline"), self._place()
@@ -168,9 +185,9 @@ class Bench:
             try:
                 with RunningServer(launch, core, place / "log") as server:
                     subject = self._subject(server, peer, workload)
-                    load(subject, 128, self._timing.warm_up_s, logged=False)
+                    load(subject, 128, self._timing.warm_up_s, False, _SCALING_CONNECTIONS)
                     before = tree_cpu_us(server.pid)
-                    loaded = load(subject, 128, self._timing.seconds, logged=False)
+                    loaded = load(subject, 128, self._timing.seconds, False, _SCALING_CONNECTIONS)
                     per_cpu_us.append(loaded.succeeded / (tree_cpu_us(server.pid) - before))
             finally:
                 os.sched_setaffinity(0, {self._generator_core or 0})
@@ -254,7 +271,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     size.add_argument("--quick", action="store_true", help="3 s a cell, 2 rounds (the default)")
     size.add_argument("--full", action="store_true", help="30 s a cell, 3 rounds, more cells")
     parser.add_argument(
-        "--out", type=Path, help="directory for results.md, results.json and plots (docs/results/quick or full)"
+        "--out", type=Path, help="directory of the report; without it docs/results/quick or full"
     )
     parser.add_argument("--rounds", type=int, help="rounds instead of the size's own")
     parser.add_argument(

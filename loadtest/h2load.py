@@ -48,9 +48,11 @@ class Loaded:
         return self.body_bytes / max(1, self.succeeded)
 
 
-def grpc_command(url: str, body: Path, in_flight: int, duration_s: int, log: Path | None) -> list[str]:
+def grpc_command(
+    url: str, body: Path, in_flight: int, duration_s: int, log: Path | None, connections: int = CONNECTIONS
+) -> list[str]:
     """Build the command that keeps `in_flight` gRPC requests outstanding for `duration_s` seconds."""
-    connections = min(CONNECTIONS, in_flight)
+    connections = min(connections, in_flight)
     return [
         *_command(connections, in_flight // connections, body, duration_s, log),
         *("-H", "content-type: application/grpc", "-H", "te: trailers"),

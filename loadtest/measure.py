@@ -52,7 +52,9 @@ class Subject:
         return verified_body_bytes(self.url, self.question, self.reference)
 
 
-def load(subject: Subject, in_flight: int, seconds: int, logged: bool) -> h2load.Loaded:
+def load(
+    subject: Subject, in_flight: int, seconds: int, logged: bool, connections: int = h2load.CONNECTIONS
+) -> h2load.Loaded:
     """Keep `in_flight` requests outstanding for some seconds.
 
     Raises:
@@ -65,7 +67,7 @@ def load(subject: Subject, in_flight: int, seconds: int, logged: bool) -> h2load
         log.touch()
         kept = log if logged else None
         if subject.question.transport == "grpc":
-            command = h2load.grpc_command(subject.url, body, in_flight, seconds, kept)
+            command = h2load.grpc_command(subject.url, body, in_flight, seconds, kept, connections)
         else:
             content_type = CONTENT_TYPES[subject.question.transport]
             command = h2load.http1_command(subject.url, body, in_flight, seconds, kept, content_type)
@@ -131,6 +133,8 @@ def measure_open_loop(
     requests = openloop.run(
         subject.url, subject.question.body, schedule_us, _OPEN_LOOP_CONNECTIONS, _DRAIN_US
     )
+    if not any(one.status == 0 for one in requests):
+        raise LoadError(f"no request of the open loop at {rate:,.0f} req/s was answered")
     title = "Poisson" if burstiness == 1 else f"Gamma, coefficient of variation {burstiness:g}"
     return OpenLoopMeasurement(subject.peer.name, title, rate, round_, openloop.summarize(requests, expected))
 
