@@ -1,0 +1,1 @@
+"""Code made by flatc from protocol/schema/kingpole.fbs; clients/python/README.md has the command."""

@@ -1,0 +1,337 @@
+"""Requests to frames and frames to answers. Knows the schema, not how frames travel.
+
+Writing uses the code that flatc made; reading does not (see `_flatbuffer`). Slots are the fields' positions
+in protocol/schema/kingpole.fbs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Union
+
+import flatbuffers
+
+from kingpole_client import _arrays
+from kingpole_client._flatbuffer import MalformedFrame, Table
+from kingpole_client._frame import Frame, join_frame
+from kingpole_client._generated import kingpole_generated as fb
+from kingpole_client._values import (
+    Credit,
+    InferResponse,
+    ModelMetadata,
+    Parameter,
+    ServerMetadata,
+    TensorSpec,
+    Timing,
+)
+from kingpole_client.errors import InvalidArgument, KingpoleError, Unimplemented, error_of_number
+
+Answer = Union[InferResponse, KingpoleError, Credit, bool, ServerMetadata, ModelMetadata]
+Buffers = list[Union[bytes, memoryview]]
+
+
+class InferRequest:
+    """One inference asked for, checked and ready to be sent with any exchange number."""
+
+    __slots__ = ("_id", "_model", "_outputs", "_parameters", "_priority", "_tensors", "_version", "timeout_us")
+
+    def __init__(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+        version: str | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's word
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_us: int | None = None,
+        priority: int = 0,
+    ) -> None:
+        if timeout_us is not None and timeout_us <= 0:
+            raise InvalidArgument(f"timeout_us is {timeout_us}, it must be above 0")
+        if not 0 <= priority < 1 << 32:
+            raise InvalidArgument(f"priority is {priority}, it must be between 0 and 2^32-1")
+        if isinstance(outputs, str):
+            raise InvalidArgument("outputs is a list of names, not one name")
+        self._model, self._version, self._id = model, version, id
+        self._tensors = [_arrays.encode_tensor(name, value) for name, value in inputs.items()]
+        self._outputs = list(outputs or ())
+        self._parameters = dict(parameters or {})
+        self._priority = priority
+        self.timeout_us = timeout_us
+
+    @property
+    def id(self) -> str | None:
+        """The client's own id."""
+        return self._id
+
+    def buffers(self, exchange: int) -> Buffers:
+        """Return the frame as buffers to send one after another."""
+        builder = flatbuffers.Builder(512)
+        model, version, id_ = _text(builder, self._model), _text(builder, self._version), _text(builder, self._id)
+        inputs = _offsets(builder, [_tensor(builder, index, t) for index, t in enumerate(self._tensors)])
+        outputs = _offsets(builder, [_requested_output(builder, name) for name in self._outputs])
+        parameters = _offsets(builder, [_parameter(builder, *pair) for pair in self._parameters.items()])
+        fb.RequestStart(builder)
+        for offset, add in (
+            (model, fb.RequestAddModel), (version, fb.RequestAddVersion), (id_, fb.RequestAddId),
+            (inputs, fb.RequestAddInputs), (outputs, fb.RequestAddOutputs),
+            (parameters, fb.RequestAddParameters),
+        ):  # fmt: skip
+            if offset:
+                add(builder, offset)
+        if self.timeout_us is not None:
+            fb.RequestAddTimeoutUs(builder, self.timeout_us)
+        fb.RequestAddPriority(builder, self._priority)
+        request = fb.RequestEnd(builder)
+        return _finish(builder, fb.Message.Request, request, exchange, [tensor.data for tensor in self._tensors])
+
+
+def encode_cancel(exchange: int) -> Buffers:
+    """Say that the answer of an exchange is no longer wanted."""
+    builder = flatbuffers.Builder(64)
+    fb.CancelStart(builder)
+    return _finish(builder, fb.Message.Cancel, fb.CancelEnd(builder), exchange)
+
+
+def encode_server_info_request(exchange: int) -> Buffers:
+    """Ask who the server is."""
+    builder = flatbuffers.Builder(64)
+    fb.ServerInfoRequestStart(builder)
+    return _finish(builder, fb.Message.ServerInfoRequest, fb.ServerInfoRequestEnd(builder), exchange)
+
+
+def encode_ready_request(model: str | None, version: str | None, exchange: int) -> Buffers:
+    """Ask whether a model, or without one the server, is ready."""
+    builder = flatbuffers.Builder(128)
+    offsets = _text(builder, model), _text(builder, version)
+    fb.ReadyRequestStart(builder)
+    _add(builder, offsets, (fb.ReadyRequestAddModel, fb.ReadyRequestAddVersion))
+    return _finish(builder, fb.Message.ReadyRequest, fb.ReadyRequestEnd(builder), exchange)
+
+
+def encode_metadata_request(model: str, version: str | None, exchange: int) -> Buffers:
+    """Ask what a model takes and gives."""
+    builder = flatbuffers.Builder(128)
+    offsets = _text(builder, model), _text(builder, version)
+    fb.MetadataRequestStart(builder)
+    _add(builder, offsets, (fb.MetadataRequestAddModel, fb.MetadataRequestAddVersion))
+    return _finish(builder, fb.Message.MetadataRequest, fb.MetadataRequestEnd(builder), exchange)
+
+
+def _add(builder: flatbuffers.Builder, offsets: tuple[int, ...], adders: tuple[Callable[..., None], ...]) -> None:
+    for offset, add in zip(offsets, adders, strict=True):
+        if offset:
+            add(builder, offset)
+
+
+def _text(builder: flatbuffers.Builder, text: str | None) -> int:
+    if not text:
+        return 0
+    try:
+        return int(builder.CreateString(text))
+    except UnicodeEncodeError:
+        raise InvalidArgument(f"{text!r} cannot be written as UTF-8") from None
+
+
+def _offsets(builder: flatbuffers.Builder, offsets: list[int]) -> int:
+    if not offsets:
+        return 0
+    builder.StartVector(4, len(offsets), 4)
+    for offset in reversed(offsets):
+        builder.PrependUOffsetTRelative(offset)
+    return int(builder.EndVector())
+
+
+def _numbers(builder: flatbuffers.Builder, numbers: tuple[int, ...], prepend: Callable[[int], None]) -> int:
+    builder.StartVector(8, len(numbers), 8)
+    for number in reversed(numbers):
+        prepend(number)
+    return int(builder.EndVector())
+
+
+def _tensor(builder: flatbuffers.Builder, index: int, tensor: _arrays.EncodedTensor) -> int:
+    name = _text(builder, tensor.name)
+    shape = _numbers(builder, tensor.shape, builder.PrependInt64)
+    fb.TensorStart(builder)
+    if name:
+        fb.TensorAddName(builder, name)
+    fb.TensorAddDatatype(builder, tensor.datatype)
+    fb.TensorAddShape(builder, shape)
+    fb.TensorAddPayload(builder, index)
+    fb.TensorAddNbytes(builder, tensor.data.nbytes)
+    return fb.TensorEnd(builder)
+
+
+def _requested_output(builder: flatbuffers.Builder, name: str) -> int:
+    offset = _text(builder, name)
+    fb.RequestedOutputStart(builder)
+    if offset:
+        fb.RequestedOutputAddName(builder, offset)
+    return fb.RequestedOutputEnd(builder)
+
+
+def _parameter(builder: flatbuffers.Builder, name: str, value: Parameter) -> int:
+    text = _text(builder, name)
+    # An empty text is a value too, unlike an empty name.
+    string = int(builder.CreateString(value)) if isinstance(value, str) else 0
+    fb.ParameterStart(builder)
+    if text:
+        fb.ParameterAddName(builder, text)
+    if isinstance(value, bool):
+        fb.ParameterAddKind(builder, fb.ParameterKind.BOOL)
+        fb.ParameterAddBoolValue(builder, value)
+    elif isinstance(value, int):
+        if -(1 << 63) <= value < 1 << 63:
+            fb.ParameterAddKind(builder, fb.ParameterKind.INT64)
+            fb.ParameterAddInt64Value(builder, value)
+        elif 0 <= value < 1 << 64:
+            fb.ParameterAddKind(builder, fb.ParameterKind.UINT64)
+            fb.ParameterAddUint64Value(builder, value)
+        else:
+            raise InvalidArgument(f"parameter '{name}': {value} does not fit in 64 bits")
+    elif isinstance(value, float):
+        fb.ParameterAddKind(builder, fb.ParameterKind.DOUBLE)
+        fb.ParameterAddDoubleValue(builder, value)
+    elif isinstance(value, str):
+        fb.ParameterAddKind(builder, fb.ParameterKind.STRING)
+        fb.ParameterAddStringValue(builder, string)
+    else:
+        raise InvalidArgument(f"parameter '{name}': {type(value).__name__} is not bool, int, float or str")
+    return fb.ParameterEnd(builder)
+
+
+def _finish(
+    builder: flatbuffers.Builder,
+    message_type: int,
+    message: int,
+    exchange: int,
+    payloads: list[memoryview] | None = None,
+) -> Buffers:
+    payloads = payloads or []
+    lengths = _numbers(builder, tuple(p.nbytes for p in payloads), builder.PrependUint64) if payloads else 0
+    fb.HeaderStart(builder)
+    fb.HeaderAddMessageType(builder, message_type)
+    fb.HeaderAddMessage(builder, message)
+    fb.HeaderAddExchange(builder, exchange)
+    if lengths:
+        fb.HeaderAddPayloads(builder, lengths)
+    builder.Finish(fb.HeaderEnd(builder))
+    return join_frame(bytes(builder.Output()), payloads)
+
+
+def exchange_of(frame: Frame) -> int:
+    """Return the number that ties an answer to its request."""
+    return frame.header.uint64(2)
+
+
+def decode_answer(frame: Frame) -> Answer:
+    """Read what a server sent. An error comes back as a value, for the caller to raise.
+
+    Raises:
+        KingpoleError: The frame is malformed or says something a server does not say.
+    """
+    kind, message = frame.header.uint8(0), frame.header.table(1)
+    if kind and message is None:
+        raise MalformedFrame(f"a frame's message of kind {kind} is absent")
+    decode = _DECODERS.get(kind)
+    if message is None:
+        raise MalformedFrame("a frame without a message")
+    if decode is None:
+        raise Unimplemented(f"the server sent a message of kind {kind}, which this client does not know")
+    return decode(message, frame.payloads)
+
+
+def _response(table: Table, payloads: list[memoryview]) -> InferResponse:
+    outputs: dict[str, Any] = {}
+    for position, tensor in enumerate(table.tables(3)):
+        name = tensor.string(0) or str(position)
+        if name in outputs:
+            raise MalformedFrame(f"output '{name}' is there twice")
+        if tensor.uint8(3) != fb.Location.INLINE:
+            raise Unimplemented(f"output '{name}' is not in the frame, but at location {tensor.uint8(3)}")
+        index, offset, nbytes = tensor.uint32(4), tensor.uint64(5), tensor.uint64(6)
+        if index >= len(payloads):
+            raise MalformedFrame(f"output '{name}': payload {index} of {len(payloads)} does not exist")
+        payload = payloads[index]
+        if offset + nbytes > len(payload):
+            raise MalformedFrame(
+                f"output '{name}': {nbytes} bytes at {offset} pass the end of payload {index}, "
+                f"which has {len(payload)}"
+            )
+        data = payload[offset : offset + nbytes]
+        outputs[name] = _arrays.decode_tensor(name, tensor.uint8(1), tensor.int64s(2), data)
+    timing = Timing(table.uint64(5), table.uint64(6), table.uint32(7), table.string(8) or "")
+    return InferResponse(
+        table.string(0) or "", table.string(1) or "", table.string(2), outputs, _parameters(table.tables(4)), timing
+    )
+
+
+def _parameters(tables: list[Table]) -> dict[str, Parameter]:
+    parameters: dict[str, Parameter] = {}
+    for table in tables:
+        name, kind = table.string(0) or "", table.uint8(1)
+        value: Parameter
+        if kind == fb.ParameterKind.BOOL:
+            value = table.uint8(2) != 0
+        elif kind == fb.ParameterKind.INT64:
+            value = table.int64(3)
+        elif kind == fb.ParameterKind.UINT64:
+            value = table.uint64(4)
+        elif kind == fb.ParameterKind.DOUBLE:
+            value = table.float64(5)
+        elif kind == fb.ParameterKind.STRING:
+            value = table.string(6) or ""
+        else:
+            raise MalformedFrame(f"parameter '{name}' has no value of a known kind")
+        if name in parameters:
+            raise MalformedFrame(f"parameter '{name}' is given twice")
+        parameters[name] = value
+    return parameters
+
+
+def _error(table: Table, _payloads: list[memoryview]) -> KingpoleError:
+    number, message = table.uint8(0), table.string(1) or ""
+    return error_of_number(number, message, id=table.string(3), retry_after_ms=table.uint32(2) or None)
+
+
+def _credit(table: Table, _payloads: list[memoryview]) -> Credit:
+    return Credit(table.uint32(0))
+
+
+def _ready(table: Table, _payloads: list[memoryview]) -> bool:
+    return table.uint8(0) != 0
+
+
+def _server_info(table: Table, _payloads: list[memoryview]) -> ServerMetadata:
+    return ServerMetadata(
+        table.string(0) or "", table.string(1) or "", tuple(table.strings(2)), table.uint64(3)
+    )
+
+
+def _specs(tables: list[Table]) -> tuple[TensorSpec, ...]:
+    specs = []
+    for table in tables:
+        number = table.uint8(1)
+        if not 0 < number < len(_arrays.DATATYPES):
+            raise MalformedFrame(f"tensor '{table.string(0)}': unknown datatype {number}")
+        name, optional = table.string(0) or "", table.uint8(3) != 0
+        specs.append(TensorSpec(name, _arrays.DATATYPES[number], table.int64s(2), optional))
+    return tuple(specs)
+
+
+def _metadata(table: Table, _payloads: list[memoryview]) -> ModelMetadata:
+    return ModelMetadata(
+        table.string(0) or "", tuple(table.strings(1)), table.string(2) or "", _specs(table.tables(3)),
+        _specs(table.tables(4)), table.uint32(5), table.string(6) or "",
+    )  # fmt: skip
+
+
+_DECODERS: dict[int, Callable[[Table, list[memoryview]], Answer]] = {
+    fb.Message.Response: _response,
+    fb.Message.Error: _error,
+    fb.Message.Credit: _credit,
+    fb.Message.Ready: _ready,
+    fb.Message.ServerInfo: _server_info,
+    fb.Message.Metadata: _metadata,
+}
