@@ -118,6 +118,7 @@ def show(asker: "type[asking.Asker]", address: str, pixels: asking.Pixels) -> bo
     """Ask over one protocol and print the answer with its times; returns whether it was an answer."""
     with contextlib.closing(asker(address)) as open_asker:
         times_ms = []
+        probabilities = None
         try:
             for _ in range(ASKS):
                 before = time.perf_counter()
@@ -126,6 +127,7 @@ def show(asker: "type[asking.Asker]", address: str, pixels: asking.Pixels) -> bo
         except (asking.UnexpectedError, OSError) as error:
             print(f"  {asker.name:<22} failed: {error}")
             return False
+    assert probabilities is not None
     guess = picture.best(probabilities)
     first, rest = times_ms[0], sorted(times_ms[1:])
     median = rest[len(rest) // 2]

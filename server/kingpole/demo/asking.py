@@ -1,8 +1,8 @@
 """Asks the demo model over each core protocol, and shows how little each of them takes.
 
-The three public protocols are spoken here by hand, with nothing but the standard library, grpcio's channel and
-flatbuffers' builder, so that what arrives at the server owes nothing to this project's own client. The fourth,
-the frame, goes through `kingpole_client`. Knows nothing of the server's code.
+The three public protocols are spoken here by hand, with nothing but the standard library, grpcio's channel
+and flatbuffers' builder, so that what arrives at the server owes nothing to this project's own client. The
+fourth, the frame, goes through `kingpole_client`. Knows nothing of the server's code.
 """
 
 import http.client
@@ -16,6 +16,7 @@ import grpc
 import kingpole_client
 import numpy as np
 import numpy.typing as npt
+from flatbuffers import number_types
 
 Pixels = npt.NDArray[np.uint8]
 Probabilities = npt.NDArray[np.float32]
@@ -228,7 +229,7 @@ def graphpipe_probabilities(body: bytes) -> Probabilities:
     if tensors == 0:
         raise UnexpectedError("the response has no output_tensors")
     tensor = flatbuffers.table.Table(response.Bytes, response.Indirect(response.Vector(tensors)))
-    datatype = tensor.Get(flatbuffers.number_types.Uint8Flags, tensor.Pos + tensor.Offset(4))
+    datatype = tensor.Get(number_types.Uint8Flags, tensor.Pos + tensor.Offset(4))
     if datatype != GRAPHPIPE_FLOAT32:
         raise UnexpectedError(f"the response's tensor is of type {datatype}")
     data = tensor.Offset(8)

