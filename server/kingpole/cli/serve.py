@@ -1,0 +1,206 @@
+"""`kingpole serve`: the wiring. It knows every part, and no part knows it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import importlib.util
+import json
+import os
+import signal
+import sys
+import time
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from kingpole import __version__
+from kingpole.cli import INTERRUPTED, NOT_STARTED, SUCCESS, USAGE, CommandError
+from kingpole.cli.settings import Resolved, resolve
+from kingpole.cpus import available_cpus
+from kingpole.lifecycle import Lifecycle, reason_of
+from kingpole.repository import RepositoryError, scan
+
+if TYPE_CHECKING:  # the commands that need no server work without the compiled part
+    from kingpole._core import Server
+
+
+def serve(parsed: argparse.Namespace) -> int:
+    """Serve until told to stop, and give the exit code."""
+    started = time.monotonic()
+    settings = resolve(parsed)
+    if parsed.print_config:
+        print(settings.describe())
+        return SUCCESS
+    paths = _check_paths(settings)
+    core = _make_core(settings)
+    try:
+        addresses = core.start()
+    except Exception as error:
+        raise CommandError(f"cannot listen: {reason_of(error)}", NOT_STARTED) from error
+    return asyncio.run(_run(settings, core, addresses, paths, started))
+
+
+def find_onnxruntime_library() -> str | None:
+    """Find the shared library inside the onnxruntime package, without importing it."""
+    found = importlib.util.find_spec("onnxruntime")
+    for directory in (found.submodule_search_locations or []) if found else []:
+        libraries = sorted(Path(directory, "capi").glob("libonnxruntime.so*"))
+        if libraries:
+            return str(libraries[0])
+    return None
+
+
+def core_configuration(settings: Resolved) -> dict[str, Any]:
+    """The core's configuration as plain values."""
+    cpus = available_cpus()
+    made = {
+        "listen": settings["listen"],
+        "reactors": settings["reactors"] or cpus,
+        "threads": settings["threads"] or cpus,
+        "worker_command": [sys.executable, "-m", "kingpole.worker"],
+        "worker_environment": {},
+        "control": settings["control_mode"],
+        "onnxruntime_library": settings["onnxruntime_library"] or find_onnxruntime_library(),
+    }
+    for name in ("default_model", "inline_limit_us", "max_body_bytes", "queue_bytes", "tls_certificate", "tls_key"):
+        made[name] = settings[name]
+    return made
+
+
+def _check_paths(settings: Resolved) -> list[Path]:
+    if not settings["path"]:
+        raise CommandError("nothing to serve: give a PATH to a model or a repository", USAGE)
+    paths = [Path(path) for path in settings["path"]]
+    found = 0
+    for path in paths:
+        try:
+            found += len(scan(path))
+        except (OSError, RepositoryError) as error:
+            raise CommandError(f"{path}: {reason_of(error)}", USAGE) from error
+    if not found and settings["control_mode"] == "none":
+        raise CommandError(
+            f"no model in {', '.join(map(str, paths))}: expected an .onnx file, or directories with"
+            " model.onnx, model.py, config.pbtxt or model.yaml",
+            USAGE,
+        )
+    return paths
+
+
+def _make_core(settings: Resolved) -> Server:
+    try:
+        from kingpole import _core
+    except ImportError as error:
+        raise CommandError(f"the compiled part of Kingpole is missing: {error}", NOT_STARTED) from error
+    try:
+        return _core.Server(json.dumps(core_configuration(settings)).encode())
+    except _core.CoreError as error:
+        raise CommandError(reason_of(error), NOT_STARTED) from error
+
+
+async def _run(
+    settings: Resolved, core: Server, addresses: list[str], paths: list[Path], started: float
+) -> int:
+    stopping = _stop_on_signals()
+    lifecycle = Lifecycle(
+        core,
+        paths,
+        mode=settings["control_mode"],
+        load_models=settings["load_model"],
+        worker=settings["worker"] if settings["worker"] != "auto" else None,
+        report=_say,
+    )
+    runner, management = await _listen_management(settings, core, lifecycle)
+    scheme = "https" if settings["tls_certificate"] else "http"
+    urls = [each if each.startswith("unix:") else f"{scheme}://{each}" for each in addresses]
+    _say(f"kingpole {__version__} listens on {', '.join(urls)} (HTTP, gRPC)")
+    if management:
+        _say(f"management on {management} (metrics at {management}/metrics)")
+    background = [
+        asyncio.create_task(_load(lifecycle, settings, started), name="load"),
+        asyncio.create_task(lifecycle.serve_controls(), name="controls"),
+    ]
+    stop_wait = asyncio.create_task(stopping.wait())
+    failed: BaseException | None = None
+    # The tasks never end by themselves: one that does has failed, and the server with it.
+    waiting = {*background, stop_wait}
+    while not stopping.is_set() and failed is None:
+        done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        failed = next((each.exception() for each in done if each is not stop_wait and each.exception()), None)
+    _say("draining" if failed is None else f"stopping: {type(failed).__name__}: {failed}")
+    core.drain()
+    for task in (*background, stop_wait):
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*background, stop_wait, return_exceptions=True)
+    finished = await asyncio.to_thread(core.stop, settings["drain_seconds"] * 1000)
+    if runner is not None:
+        await runner.cleanup()
+    _say("stopped" if finished else f"stopped; some requests took more than {settings['drain_seconds']} s")
+    if failed is not None:
+        return NOT_STARTED
+    return SUCCESS
+
+
+async def _load(lifecycle: Lifecycle, settings: Resolved, started: float) -> None:
+    await lifecycle.start()
+    _say(_summary(lifecycle, started))
+    while settings["control_mode"] == "poll":
+        await asyncio.sleep(settings["poll_seconds"])
+        await lifecycle.poll()
+
+
+def _summary(lifecycle: Lifecycle, started: float) -> str:
+    versions = lifecycle.versions()
+    served = [entry for entry in versions if entry.state == "READY"]
+    took = f"{time.monotonic() - started:.1f} s after the start"
+    if lifecycle.ready:
+        return f"ready, {len(served)} of {len(versions)} served, {took}"
+    broken = sorted({entry.name for entry in versions if entry.state != "READY"})
+    return f"not ready: {', '.join(broken)} cannot be served ({len(served)} of {len(versions)} are, {took})"
+
+
+async def _listen_management(
+    settings: Resolved, core: Server, lifecycle: Lifecycle
+) -> tuple[Any, str]:
+    address = settings["management"]
+    if address == "off":
+        return None, ""
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit():
+        raise CommandError(f"management: expected HOST:PORT or off, got '{address}'", USAGE)
+    from kingpole.management import is_local, listen, make_application
+
+    local = is_local(host)
+    if not local and not settings["management_public"]:
+        raise CommandError(
+            f"management on {host} would let anyone load models; --management-public allows it", USAGE
+        )
+    try:
+        return await listen(make_application(core, lifecycle, local=local), host.strip("[]"), int(port))
+    except OSError as error:
+        raise CommandError(f"cannot listen on {address} (management): {error.strerror}", NOT_STARTED) from error
+
+
+def _stop_on_signals() -> asyncio.Event:
+    """An event that the first signal sets; the second ends the process at once."""
+    stopping = asyncio.Event()
+
+    def stop() -> None:
+        if stopping.is_set():
+            # Workers see their sockets close and end too.
+            os._exit(INTERRUPTED)
+        stopping.set()
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    return stopping
+
+
+def _say(line: str) -> None:
+    # A model's name or an exception's text may hold anything; a log line is one line.
+    print("".join(each if each.isprintable() else "?" for each in line), file=sys.stderr, flush=True)
+
+

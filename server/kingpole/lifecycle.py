@@ -1,0 +1,379 @@
+"""The life of models: found, loaded, reloaded, unloaded, and how ready the server is.
+
+Knows the repository and the core's few calls; may not know protocols or frameworks. The
+core is an argument, so tests can watch what it is asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from kingpole.configuration import ConfigurationError, ModelConfiguration, as_plain
+from kingpole.merge import merge
+from kingpole.repository import Artifact, Broken, RepositoryError, check_name, scan
+from kingpole.repository.triton import read_override
+
+LOAD_CONCURRENCY = 4
+"""Models loaded at once. Source: Triton's `--model-load-thread-count`."""
+
+_CONTROL_WAIT_MS = 250
+_NOT_ALLOWED = "explicit model load / unload is not allowed if polling is enabled"
+
+Override = tuple[ModelConfiguration, list[str]]
+
+
+class Core(Protocol):
+    """What the lifecycle needs of `kingpole._core.Server`."""
+
+    def open(self, request: bytes) -> bytes: ...
+    def serve(self, handle: int, specification: bytes) -> bytes: ...
+    def close(self, handle: int) -> None: ...
+    def set_index(self, rows: bytes) -> None: ...
+    def set_expected(self, ready: bool) -> None: ...
+    def next_control(self, timeout_ms: int) -> bytes | None: ...
+    def complete_control(self, token: int, code: str | None, message: str) -> None: ...
+
+
+@dataclass
+class Version:
+    """One version of a model and where it is in its life."""
+
+    name: str
+    version: str | None
+    state: str = "UNKNOWN"
+    reason: str = ""
+    handle: int | None = None
+    artifact: Artifact | None = None
+    placed: str = ""
+
+
+class ControlError(Exception):
+    """A load or unload that failed, with the code for whoever asked."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class Lifecycle:
+    """Loads what the repositories hold and keeps the core's picture of it true.
+
+    Promises: a reload serves the new version before the old one is closed, and keeps the
+    old one when it fails; a broken model disturbs no other; changes to one model never
+    overlap; the server is ready exactly while every expected model is READY.
+    """
+
+    def __init__(
+        self,
+        core: Core,
+        paths: Iterable[Path],
+        *,
+        mode: str = "none",
+        load_models: Iterable[str] = (),
+        worker: str | None = None,
+        report: Callable[[str], None] = print,
+    ) -> None:
+        self._core = core
+        self._paths = tuple(paths)
+        self._mode = mode
+        self._load_models = tuple(load_models)
+        self._worker = worker
+        self._report = report
+        self._versions: dict[tuple[str, str | None], Version] = {}
+        self._expected: set[str] = set()
+        self._changing: dict[str, asyncio.Lock] = {}
+        self._loading = asyncio.Semaphore(LOAD_CONCURRENCY)
+        self._seen: dict[str, object] = {}
+        self._loaded_stamps: dict[str, object] = {}
+
+    @property
+    def ready(self) -> bool:
+        """Whether every expected model is served."""
+        by_name: dict[str, list[str]] = {}
+        for entry in self._versions.values():
+            by_name.setdefault(entry.name, []).append(entry.state)
+        return all(
+            name in by_name and all(state == "READY" for state in by_name[name]) for name in self._expected
+        )
+
+    def versions(self) -> list[Version]:
+        """Every known version, by name and number."""
+        return sorted(self._versions.values(), key=lambda entry: (entry.name, int(entry.version or 0)))
+
+    async def start(self) -> None:
+        """Load what is to be there from the start; returns when each is READY or UNAVAILABLE."""
+        found = await self._scan()
+        if self._mode == "explicit":
+            wanted = set(found) if "*" in self._load_models else set(self._load_models)
+            for name in found.keys() - wanted:
+                self._versions[name, None] = Version(name, None, "UNAVAILABLE", "not loaded")
+        else:
+            wanted = set(found)
+        self._expected = set(wanted)
+        self._publish()
+        await asyncio.gather(*(self._change(name, found.get(name, [])) for name in sorted(wanted)))
+        self._loaded_stamps = {name: _stamp(entries) for name, entries in found.items()}
+        self._seen = dict(self._loaded_stamps)
+
+    async def poll(self) -> None:
+        """Look for changes once; a model is reloaded when two looks have seen the same change."""
+        found = await self._scan()
+        stamps = {name: _stamp(entries) for name, entries in found.items()}
+        settled = {name for name, stamp in stamps.items() if self._seen.get(name) == stamp}
+        gone = {
+            name for name in self._loaded_stamps if name not in stamps and name not in self._seen
+        }
+        self._seen = stamps
+        changes: list[Awaitable[Any]] = []
+        for name in sorted(settled):
+            if self._loaded_stamps.get(name) != stamps[name]:
+                self._loaded_stamps[name] = stamps[name]
+                self._expected.add(name)
+                changes.append(self._change(name, found[name]))
+        for name in sorted(gone):
+            del self._loaded_stamps[name]
+            changes.append(self._unload(name))
+        await asyncio.gather(*changes)
+
+    async def load(self, name: str, parameters: dict[str, Any] | None = None) -> None:
+        """Load or reload a model because somebody asked.
+
+        Raises:
+            ControlError: With the code and the reason.
+        """
+        self._allow_control()
+        override: Override | None = None
+        for key, value in (parameters or {}).items():
+            if key != "config":
+                raise ControlError("INVALID_ARGUMENT", f"unknown load parameter '{key}', expected 'config'")
+            try:
+                override = read_override(str(value))
+            except ConfigurationError as error:
+                raise ControlError("INVALID_ARGUMENT", str(error)) from error
+        try:
+            check_name(name)
+        except RepositoryError as error:
+            raise ControlError("INVALID_ARGUMENT", str(error)) from error
+        found = (await self._scan(name, override)).get(name)
+        if not found:
+            raise ControlError("NOT_FOUND", f"failed to load '{name}': the repository has no such model")
+        reason = await self._change(name, found)
+        if reason is not None:
+            raise ControlError("FAILED_PRECONDITION", f"failed to load '{name}': {reason}")
+        self._expected.add(name)
+        self._publish()
+
+    async def unload(self, name: str) -> None:
+        """Unload a model because somebody asked; one that is not loaded is no error.
+
+        Raises:
+            ControlError: When this server does not take such requests.
+        """
+        self._allow_control()
+        await self._unload(name)
+
+    async def serve_controls(self) -> None:
+        """Answer the load and unload requests that came in by the inference protocols, until cancelled."""
+        answering: set[asyncio.Task[None]] = set()
+        while True:
+            request = await asyncio.to_thread(self._core.next_control, _CONTROL_WAIT_MS)
+            if request is None:
+                continue
+            task = asyncio.create_task(self._answer(json.loads(request)))
+            answering.add(task)
+            task.add_done_callback(answering.discard)
+
+    async def _answer(self, request: dict[str, Any]) -> None:
+        code, message = None, ""
+        try:
+            if request["action"] == "load":
+                await self.load(request["model"], request.get("parameters"))
+            else:
+                await self.unload(request["model"])
+        except ControlError as error:
+            code, message = error.code, str(error)
+        except Exception as error:  # noqa: BLE001 - whoever asked is waiting and must be answered
+            code, message = "INTERNAL", f"{type(error).__name__}: {error}"
+        self._core.complete_control(request["token"], code, message)
+
+    def _allow_control(self) -> None:
+        if self._mode != "explicit":
+            raise ControlError("UNAVAILABLE", _NOT_ALLOWED)
+
+    async def _scan(
+        self, only: str | None = None, override: Override | None = None
+    ) -> dict[str, list[Artifact | Broken]]:
+        """Everything found, by model; a name that is in two places is broken."""
+        found: dict[str, list[Artifact | Broken]] = {}
+        for path in self._paths:
+            here: dict[str, list[Artifact | Broken]] = {}
+            for each in await asyncio.to_thread(scan, path, override, only):
+                here.setdefault(each.name, []).append(each)
+            for name, entries in here.items():
+                if name in found:
+                    found[name] = [Broken(name, f"'{name}' is there twice, also in {path}")]
+                else:
+                    found[name] = entries
+        return found
+
+    async def _change(self, name: str, found: list[Artifact | Broken]) -> str | None:
+        """Bring a model to what was found; gives the reason when a version could not be loaded."""
+        async with self._changing.setdefault(name, asyncio.Lock()):
+            broken = next((each.reason for each in found if isinstance(each, Broken)), None)
+            artifacts = [each for each in found if isinstance(each, Artifact)]
+            if not found:
+                broken = "there is no model of this name in the repository"
+            elif not artifacts and broken is None:
+                broken = "there is no version to serve"
+            if broken is not None:
+                self._fail(name, None, broken)
+                return broken
+            reasons = await asyncio.gather(*(self._load_version(artifact) for artifact in artifacts))
+            reason = next((each for each in reasons if each), None)
+            if reason is None:
+                wanted = {artifact.version for artifact in artifacts}
+                others = [
+                    entry
+                    for entry in self._versions.values()
+                    if entry.name == name and entry.version not in wanted
+                ]
+                for entry in others:
+                    await self._close(entry)
+                    del self._versions[name, entry.version]
+            self._publish()
+            return reason
+
+    async def _load_version(self, artifact: Artifact) -> str | None:
+        key = (artifact.name, artifact.version)
+        old = self._versions.get(key)
+        if old is None or old.state != "READY":
+            self._versions.pop((artifact.name, None), None)
+            self._versions[key] = Version(*key, "LOADING")
+            self._publish()
+        async with self._loading:
+            try:
+                handle, opened, served = await asyncio.to_thread(self._open_and_serve, artifact)
+            except Exception as error:  # noqa: BLE001 - the core, the backend or the configuration; all are told
+                reason = reason_of(error)
+                self._fail(artifact.name, artifact.version, reason)
+                return reason
+        self._versions[key] = Version(*key, "READY", "", handle, artifact, served["placed"])
+        self._publish()
+        for line in _describe(artifact, opened, served):
+            self._report(line)
+        if old is not None and old.handle is not None:
+            await asyncio.to_thread(self._core.close, old.handle)
+        return None
+
+    def _open_and_serve(self, artifact: Artifact) -> tuple[int, dict[str, Any], dict[str, Any]]:
+        """Load, merge, warm up and publish; in a thread, as the core blocks."""
+        configuration = artifact.configuration
+        file = str(artifact.file) if artifact.file else None
+        request = {
+            "name": artifact.name,
+            "version": artifact.version,
+            "backend": artifact.backend,
+            "directory": str(artifact.directory),
+            "file": file,
+            "worker": self._worker if self._worker and configuration.worker == "auto" else configuration.worker,
+            "instances": configuration.instances,
+            "device": configuration.device,
+            "configuration": {
+                **as_plain(configuration),
+                "name": artifact.name,
+                "version": artifact.version,
+                "file": file,
+            },
+        }
+        opened = json.loads(self._core.open(json.dumps(request).encode()))
+        try:
+            specification = merge(artifact, opened)
+            served = json.loads(
+                self._core.serve(opened["handle"], json.dumps(specification).encode())
+            )
+        except BaseException:
+            self._core.close(opened["handle"])
+            raise
+        return opened["handle"], {**opened, **specification}, served
+
+    def _fail(self, name: str, version: str | None, reason: str) -> None:
+        current = [
+            entry
+            for entry in self._versions.values()
+            if entry.name == name and version in (None, entry.version) and entry.state == "READY"
+        ]
+        if current:
+            self._report(f"{name}: reload failed, version {current[-1].version} stays: {reason}")
+        else:
+            self._versions[name, version] = Version(name, version, "UNAVAILABLE", reason)
+            self._report(f"{name}: cannot be served: {reason}")
+        self._publish()
+
+    async def _unload(self, name: str) -> None:
+        async with self._changing.setdefault(name, asyncio.Lock()):
+            self._expected.discard(name)
+            entries = [entry for entry in self._versions.values() if entry.name == name]
+            for entry in entries:
+                entry.state, entry.reason = "UNLOADING", ""
+            self._publish()
+            for entry in entries:
+                await self._close(entry)
+                entry.state, entry.reason = "UNAVAILABLE", "unloaded"
+            self._publish()
+            if entries:
+                self._report(f"{name}: unloaded")
+
+    async def _close(self, entry: Version) -> None:
+        handle, entry.handle = entry.handle, None
+        if handle is not None:
+            await asyncio.to_thread(self._core.close, handle)
+
+    def _publish(self) -> None:
+        """Tell the core what it does not serve, and whether all is as expected."""
+        rows = [
+            [entry.name, entry.version, entry.state, entry.reason]
+            for entry in self.versions()
+            if entry.state != "READY"
+        ]
+        self._core.set_index(json.dumps(rows).encode())
+        self._core.set_expected(self.ready)
+
+
+def reason_of(error: Exception) -> str:
+    """The sentence in an error: the core's come as code and message."""
+    if type(error).__name__ == "CoreError" and len(error.args) == 2:
+        return str(error.args[1])
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.strerror}: {os.fspath(error.filename) if error.filename else ''}".rstrip(": ")
+    return str(error) or type(error).__name__
+
+
+def _stamp(entries: list[Artifact | Broken]) -> object:
+    return tuple(
+        (each.version, each.stamp) if isinstance(each, Artifact) else each.reason for each in entries
+    )
+
+
+def _describe(artifact: Artifact, opened: dict[str, Any], served: dict[str, Any]) -> list[str]:
+    """Say what is served, where it runs, and what was inferred."""
+    tensors = [
+        ", ".join(f"{row[0]} {row[1]}{row[2]}".replace(", ", ",") for row in opened[field])
+        for field in ("inputs", "outputs")
+    ]
+    rows = opened["max_batch_size"]
+    batching = f"batches up to {rows} rows" if rows else "does not batch"
+    profile = ", ".join(f"{size} rows {round(us)} \u00b5s" for size, us in served.get("profile", []))
+    lines = [
+        f"{artifact.name} version {artifact.version}: ready, {artifact.backend}, runs {served['placed']}, {batching}",
+        f"  {tensors[0]} -> {tensors[1]}",
+    ]
+    if profile:
+        lines.append(f"  warm: {profile}")
+    notes = dict.fromkeys((*artifact.notes, *opened.get("notes", []), *served.get("notes", [])))
+    return [*lines, *(f"  {note}" for note in notes)]
