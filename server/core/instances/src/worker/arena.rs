@@ -259,3 +259,69 @@ impl Drop for PooledArena {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unsealed(bytes: u64) -> OwnedFd {
+        let fd = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();
+        rustix::fs::ftruncate(&fd, bytes).unwrap();
+        fd
+    }
+
+    #[test]
+    fn the_size_of_an_arena_can_never_change() {
+        let arena = Arena::create(5000).unwrap();
+        assert_eq!(arena.bytes(), 8192, "page-rounded");
+        for bytes in [0, 4096, 16384] {
+            assert!(rustix::fs::ftruncate(&arena, bytes).is_err(), "{bytes}");
+        }
+        assert!(rustix::fs::fcntl_add_seals(&arena, SealFlags::WRITE).is_err());
+    }
+
+    #[test]
+    fn both_sides_see_the_same_bytes() {
+        let mut ours = Arena::create(1).unwrap();
+        let theirs = Arena::from_fd(ours.as_fd().try_clone_to_owned().unwrap()).unwrap();
+        ours.contents_mut()[4095] = 7;
+        assert_eq!(theirs.contents()[4095], 7);
+    }
+
+    #[test]
+    fn what_could_change_under_a_mapping_is_refused() {
+        assert!(Arena::from_fd(unsealed(4096)).is_err());
+        for missing in [SealFlags::SHRINK, SealFlags::GROW, SealFlags::SEAL] {
+            let fd = unsealed(4096);
+            rustix::fs::fcntl_add_seals(&fd, SEALS.difference(missing)).unwrap();
+            assert!(Arena::from_fd(fd).is_err(), "without {missing:?}");
+        }
+        for bytes in [0, LARGEST_BYTES as u64 + 4096] {
+            let fd = unsealed(bytes);
+            rustix::fs::fcntl_add_seals(&fd, SEALS).unwrap();
+            assert!(Arena::from_fd(fd).is_err(), "{bytes} bytes");
+        }
+        assert!(Arena::from_fd(std::fs::File::open("/dev/null").unwrap().into()).is_err());
+    }
+
+    #[test]
+    fn an_arena_is_recycled_when_its_last_view_goes() {
+        let pool = ArenaPool::new(SMALLEST_BYTES);
+        let mut first = pool.take(100).unwrap();
+        assert!(first.is_new() && !first.is_new(), "new to the worker once");
+        first.contents_mut()[..3].copy_from_slice(b"abc");
+        let first = Arc::new(first);
+        let seen = view(&first, 0..3);
+        drop(first);
+        let mut second = pool.take(100).unwrap();
+        assert_eq!((second.number(), second.is_new()), (2, true), "the first is still looked at");
+        assert_eq!(&seen[..], b"abc");
+        drop(seen);
+        let mut third = pool.take(SMALLEST_BYTES).unwrap();
+        assert_eq!((third.number(), third.is_new()), (0, false));
+        assert_eq!(pool.take(SMALLEST_BYTES + 1).unwrap().number(), 4, "another size");
+        drop(third);
+        drop(second);
+        assert_eq!(pool.take_dropped(), [2], "the pool was full again");
+    }
+}
