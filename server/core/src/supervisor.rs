@@ -224,7 +224,8 @@ impl Worker {
             let began = Instant::now();
             let reason = self.live_once().await;
             self.pid.store(0, Relaxed);
-            if *stopping.borrow() {
+            // While draining, the reactors that read the sockets end before the workers do.
+            if *stopping.borrow() || self.shared.is_draining() {
                 break;
             }
             failures = if began.elapsed() > SETTLED { 0 } else { failures + 1 };
@@ -260,8 +261,8 @@ impl Worker {
         let reading = self.reader.spawn(connection.clone().run());
         match tokio::time::timeout(READY_TIMEOUT, self.introduce(&connection)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return self.end(process, &error.message).await,
-            Err(_) => return self.end(process, "did not come up in time").await,
+            Ok(Err(error)) => return end(process, &connection, &error.message).await,
+            Err(_) => return end(process, &connection, "did not come up in time").await,
         }
         self.pool.attach(self.index, Arc::new(ConnectionLane::new(connection.clone())));
         self.link.send_replace(Link::Up(connection.clone()));
@@ -272,7 +273,7 @@ impl Worker {
             broken = reading => {
                 // The conversation ended first: either the process is just going, or it must go.
                 let said = broken.map_or_else(|_| "lost its reader".to_owned(), |error| error.message.into_owned());
-                self.end(process, &said).await
+                end(process, &connection, &said).await
             }
             () = asked_to_stop(&mut stopping) => {
                 connection.stop();
@@ -299,16 +300,18 @@ impl Worker {
         }
         Ok(())
     }
+}
 
-    async fn end(&self, process: WorkerProcess, said: &str) -> String {
-        let ended = tokio::time::timeout(Duration::from_millis(500), process.wait()).await;
-        if let Ok(ended) = ended {
-            return ended;
-        }
-        process.kill();
-        process.wait().await;
-        format!("was killed: {said}")
+/// See to it that a process whose conversation is over ends too. Gives how it ended.
+async fn end(process: WorkerProcess, connection: &Connection, said: &str) -> String {
+    connection.stop();
+    let ended = tokio::time::timeout(Duration::from_millis(500), process.wait()).await;
+    if let Ok(ended) = ended {
+        return ended;
     }
+    process.kill();
+    process.wait().await;
+    format!("was killed: {said}")
 }
 
 /// Ends when the pool is to stop, or is gone.

@@ -162,9 +162,14 @@ impl Shared {
         crate::render::prometheus(&self.registry.load(), self)
     }
 
+    /// Whether the server is shutting down.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
     /// Whether the server is ready for traffic.
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed) && !self.draining.load(Relaxed)
+        self.ready.load(Relaxed) && !self.is_draining()
     }
 }
 
@@ -457,7 +462,7 @@ impl Engine {
 
     /// Whether the server is shutting down.
     pub fn is_draining(&self) -> bool {
-        self.reactor.shared.draining.load(Relaxed)
+        self.reactor.shared.is_draining()
     }
 
     /// The repository index.

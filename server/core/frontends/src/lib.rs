@@ -1,1 +1,30 @@
-//! placeholder
+//! Sockets and protocols: everything between a client's bytes and [`kingpole_engine::Engine`].
+//!
+//! One port speaks every protocol; [`connection`] tells them apart by their first bytes. This crate
+//! may not know how a request is batched or which framework runs it, and leaves every byte layout to
+//! `kingpole-wire`.
+//!
+//! The wiring uses four things: [`Listeners::bind`], [`Listeners::accept`], [`reactor`] and
+//! [`run_reactor`].
+
+mod body;
+mod configuration;
+mod connection;
+mod frame;
+mod graphpipe;
+mod grpc;
+mod http1;
+mod http2;
+mod listen;
+mod message;
+mod respond;
+mod rest;
+mod socket;
+mod status;
+mod tls;
+mod unpack;
+
+pub use configuration::FrontendConfiguration;
+pub use connection::run_reactor;
+pub use listen::{Accepted, Listeners, ReactorHandle, reactor};
+pub use tls::load as load_tls;

@@ -51,7 +51,12 @@ def unpack(data: bytes, at: int = 0) -> tuple[Any, int]:
     if first in plain:
         return struct.unpack_from(plain[first], data, at)[0], at + struct.calcsize(plain[first])
     sized = {0xD9: (">B", read_text), 0xDA: (">H", read_text), 0xDB: (">I", read_text)}
-    sized |= {0xDC: (">H", read_list), 0xDD: (">I", read_list), 0xDE: (">H", read_map), 0xDF: (">I", read_map)}
+    sized |= {
+        0xDC: (">H", read_list),
+        0xDD: (">I", read_list),
+        0xDE: (">H", read_map),
+        0xDF: (">I", read_map),
+    }
     layout, read = sized[first]
     (size,) = struct.unpack_from(layout, data, at)
     return read(data, at + struct.calcsize(layout), size)
@@ -133,7 +138,9 @@ class Worker:
         assert sum(said["request_rows"]) == said["rows"]
         getattr(self, "mode_" + self.modes[said["handle"]])(said, arena)
 
-    def done(self, said: dict[str, Any], outputs: list[Any], arena: int | None = None, fd: int | None = None) -> None:
+    def done(
+        self, said: dict[str, Any], outputs: list[Any], arena: int | None = None, fd: int | None = None
+    ) -> None:
         number = said["arena"] if arena is None else arena
         reply = {"type": "done", "sequence": said["sequence"], "arena": number, "outputs": outputs}
         self.send(reply | {"execute_us": 7}, fd)
@@ -142,7 +149,9 @@ class Worker:
         offset, room = said["free"]
         outputs = []
         for name, datatype, shape, start, size in said["inputs"]:
-            assert start % 64 == 0 and offset % 64 == 0 and size <= room, (offset, size, room)
+            assert start % 64 == 0
+            assert offset % 64 == 0
+            assert size <= room, (offset, size, room)
             arena[offset : offset + size] = arena[start : start + size]
             outputs.append([name, datatype, shape, offset, size])
             offset, room = offset + -(-size // 64) * 64, room - -(-size // 64) * 64
@@ -150,7 +159,9 @@ class Worker:
 
     def mode_parameters(self, said: dict[str, Any], arena: mmap.mmap) -> None:
         message = repr(sorted(said["parameters"].items()))
-        self.send({"type": "error", "sequence": said["sequence"], "code": "INVALID_ARGUMENT", "message": message})
+        self.send(
+            {"type": "error", "sequence": said["sequence"], "code": "INVALID_ARGUMENT", "message": message}
+        )
 
     def mode_own(self, said: dict[str, Any], arena: mmap.mmap) -> None:
         """A megabyte of the input's first byte, in an arena of our own, made once."""
