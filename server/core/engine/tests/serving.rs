@@ -1,0 +1,183 @@
+//! What a client sees of deadlines, batching and replacement, through the engine's front door.
+
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+
+use bytes::Bytes;
+use kingpole_engine::{
+    Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFuture, Model, ModelSpec,
+    Placement, Pool, Profile, Responder, ServerInfo, Shared, TensorSpec,
+};
+use kingpole_values::{Code, Datatype, InferRequest, InferResponse, Result, Shape, Tensor};
+use tokio::sync::mpsc;
+
+fn shared() -> Arc<Shared> {
+    let info = ServerInfo { name: "kingpole", version: "0", extensions: vec![] };
+    let configuration = EngineConfiguration { reactors: 1, queue_bytes: 64, default_model: None, info };
+    Shared::new(configuration, Clock::new(Instant::now())).0
+}
+
+fn specification(name: &'static str, version: &'static str) -> ModelSpec {
+    let tensor = |name: &'static str| TensorSpec {
+        name: name.into(),
+        datatype: Datatype::Uint8,
+        shape: Shape::new(&[-1]),
+        optional: false,
+    };
+    ModelSpec {
+        name: name.into(),
+        version: version.into(),
+        inputs: vec![tensor("x")],
+        outputs: vec![tensor("y")],
+        max_batch_size: 8,
+        ..ModelSpec::default()
+    }
+}
+
+/// Adds a number to every element, and remembers how many rows each batch had.
+struct Add(u8, Arc<Mutex<Vec<i64>>>);
+
+impl InlineModel for Add {
+    fn execute(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        self.1.lock().unwrap().push(inputs[0].shape[0]);
+        let data: Vec<u8> = inputs[0].data.iter().map(|value| value + self.0).collect();
+        Ok(vec![Tensor { name: "y".into(), data: data.into(), ..inputs[0].clone() }])
+    }
+}
+
+/// A lane that never finishes.
+struct Stuck;
+
+impl Lane for Stuck {
+    fn execute(&self, _handle: u32, _batch: LaneBatch) -> LaneFuture {
+        Box::pin(std::future::pending())
+    }
+}
+
+struct Channel(mpsc::UnboundedSender<Result<InferResponse>>);
+
+impl Responder for Channel {
+    fn answer(self: Box<Self>, result: Result<InferResponse>) {
+        let _ = self.0.send(result);
+    }
+}
+
+fn ask(
+    engine: &Engine,
+    model: &'static str,
+    values: &[u8],
+    timeout_us: Option<u64>,
+) -> mpsc::UnboundedReceiver<Result<InferResponse>> {
+    let (sender, receiver) = mpsc::unbounded_channel();
+    let input = Tensor {
+        name: "x".into(),
+        datatype: Datatype::Uint8,
+        shape: Shape::new(&[i64::try_from(values.len()).unwrap()]),
+        data: Bytes::copy_from_slice(values),
+    };
+    let request =
+        InferRequest { model: model.into(), inputs: vec![input], timeout_us, ..InferRequest::default() };
+    engine.infer(request, Instant::now(), Box::new(Channel(sender)));
+    receiver
+}
+
+fn on_a_reactor(test: impl AsyncFnOnce(Arc<Shared>, Engine)) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let shared = shared();
+        let engine = Engine::new(shared.clone(), 0);
+        tokio::task::spawn_local(engine.clone().run());
+        test(shared, engine).await;
+    });
+}
+
+fn publish_inline(shared: &Shared, version: &'static str, add: u8) -> Arc<Mutex<Vec<i64>>> {
+    let batches = Arc::default();
+    let placement = Placement::Inline(Arc::new(Add(add, Arc::clone(&batches))));
+    shared.publish(Model::new(specification("m", version), placement, Profile::default(), 1).0);
+    batches
+}
+
+#[test]
+fn what_arrived_together_leaves_as_one_batch() {
+    on_a_reactor(async |shared, engine| {
+        let batches = publish_inline(&shared, "1", 1);
+        let mut answers: Vec<_> = (0..5).map(|value| ask(&engine, "m", &[value, value], None)).collect();
+        for (value, answer) in (0..).zip(&mut answers) {
+            let response = answer.recv().await.unwrap().unwrap();
+            assert_eq!(response.outputs[0].data, vec![value + 1; 2]);
+            assert_eq!(response.outputs[0].shape, Shape::new(&[2]));
+        }
+        assert_eq!(*batches.lock().unwrap(), [8, 2], "10 rows, at most 8 together");
+    });
+}
+
+#[test]
+fn a_deadline_is_kept_while_the_lane_is_stuck() {
+    on_a_reactor(async |shared, engine| {
+        let pool = Pool::new(1);
+        let placement = Placement::Lanes(pool.clone(), 1);
+        shared.publish(Model::new(specification("m", "1"), placement, Profile::default(), 1).0);
+        pool.attach(0, Arc::new(Stuck));
+        let _running = ask(&engine, "m", &[1], None);
+        let mut in_lane = ask(&engine, "m", &[2], Some(20_000));
+        tokio::task::yield_now().await;
+        let mut queued = ask(&engine, "m", &[3], Some(10_000));
+        let began = Instant::now();
+        assert_eq!(queued.recv().await.unwrap().unwrap_err().code, Code::DeadlineExceeded);
+        assert_eq!(in_lane.recv().await.unwrap().unwrap_err().code, Code::DeadlineExceeded);
+        assert!(began.elapsed().as_millis() < 2_000, "answered at the deadline, not when a lane is free");
+    });
+}
+
+#[test]
+fn a_timeout_of_zero_is_answered_at_once() {
+    on_a_reactor(async |shared, engine| {
+        publish_inline(&shared, "1", 1);
+        let mut answer = ask(&engine, "m", &[1], Some(0));
+        assert_eq!(answer.try_recv().unwrap().unwrap_err().code, Code::DeadlineExceeded);
+    });
+}
+
+#[test]
+fn a_full_queue_refuses_at_once_and_forgets_nothing() {
+    on_a_reactor(async |shared, engine| {
+        let pool = Pool::new(1);
+        shared
+            .publish(Model::new(specification("m", "1"), Placement::Lanes(pool, 1), Profile::default(), 1).0);
+        let _waiting: Vec<_> = (0..8).map(|_| ask(&engine, "m", &[0; 8], None)).collect();
+        let mut refused = ask(&engine, "m", &[0; 8], None);
+        let error = refused.try_recv().unwrap().unwrap_err();
+        assert_eq!(error.code, Code::ResourceExhausted);
+        assert!(error.message.contains("limit is 64"), "{error}");
+        assert_eq!(shared.in_flight(), 8);
+    });
+}
+
+#[test]
+fn the_latest_version_answers_and_a_reload_takes_its_place() {
+    on_a_reactor(async |shared, engine| {
+        publish_inline(&shared, "9", 9);
+        publish_inline(&shared, "10", 10);
+        let response = ask(&engine, "m", &[0], None).recv().await.unwrap().unwrap();
+        assert_eq!((&*response.version, &response.outputs[0].data[..]), ("10", &[10][..]));
+        publish_inline(&shared, "10", 11);
+        let response = ask(&engine, "m", &[0], None).recv().await.unwrap().unwrap();
+        assert_eq!(response.outputs[0].data[..], [11]);
+        assert_eq!(engine.versions("m"), ["9", "10"]);
+    });
+}
+
+#[test]
+fn an_unknown_model_is_named_and_draining_refuses() {
+    on_a_reactor(async |shared, engine| {
+        let error = ask(&engine, "nope", &[1], None).try_recv().unwrap().unwrap_err();
+        assert_eq!(error.code, Code::NotFound);
+        assert_eq!(error.message, "Request for unknown model: 'nope' is not found");
+        publish_inline(&shared, "1", 1);
+        shared.drain();
+        let error = ask(&engine, "m", &[1], None).try_recv().unwrap().unwrap_err();
+        assert_eq!(error.code, Code::Unavailable);
+        assert!(shared.metrics().contains("kingpole_refused_total{code=\"NOT_FOUND\"} 1"));
+    });
+}
