@@ -124,6 +124,7 @@ fn an_output_that_is_an_input_or_a_weight_outlives_both() {
     let session: Session = runtime.open(&path, &SessionConfiguration::default()).expect("opens");
     let input = fp32("x", &[4], &[1.0, 2.0, 3.0, 4.0]);
     let outputs = session.run(std::slice::from_ref(&input)).expect("runs");
+    assert_eq!(outputs[1].data.as_ptr(), input.data.as_ptr(), "passed through: a view of the input");
     drop(input);
     drop(session);
     assert_eq!(outputs[0], fp32("y", &[4], &[1.0, 2.0, 3.0, 4.0]));

@@ -132,6 +132,7 @@ class Worker:
     def execute(self, said: dict[str, Any], fds: list[int]) -> None:
         number = said["arena"]
         if fds:
+            assert number not in self.arenas, "a descriptor comes once"
             self.arenas[number] = mmap.mmap(fds[0], os.fstat(fds[0]).st_size)
             os.close(fds[0])
         arena = self.arenas[number]
@@ -176,6 +177,11 @@ class Worker:
         self.own[:] = arena[start : start + 1] * size
         self.lent = True
         self.done(said, [["y", "UINT8", [size], 0, size]], 1, fd)
+
+    def mode_hasty(self, said: dict[str, Any], arena: mmap.mmap) -> None:
+        """Write to our own arena again, released or not."""
+        self.lent = False
+        self.mode_own(said, arena)
 
     def mode_unsealed(self, said: dict[str, Any], arena: mmap.mmap) -> None:
         fd = os.memfd_create("own", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)

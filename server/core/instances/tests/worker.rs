@@ -77,6 +77,17 @@ async fn a_workers_own_arena_is_lent_and_released() {
 }
 
 #[tokio::test]
+async fn an_arena_used_before_its_release_fails_the_batch() {
+    let worker = start();
+    worker.load(1, "hasty").await.expect("loads");
+    let kept = within(worker.connection.execute(&batch(1, &[b"a"]))).await.expect("runs");
+    let error = within(worker.connection.execute(&batch(1, &[b"b"]))).await.unwrap_err();
+    assert_eq!((error.code, &*error.message), (Code::Internal, "the worker used arena 1 before its release"));
+    drop(kept);
+    within(worker.connection.execute(&batch(1, &[b"c"]))).await.expect("runs again");
+}
+
+#[tokio::test]
 async fn a_killed_worker_fails_what_was_pending_at_once() {
     let worker = start();
     worker.load(1, "hang").await.expect("loads");
