@@ -1,8 +1,8 @@
 """Build hook: compiles the Rust extension `kingpole._core` with cargo.
 
 Runs for editable installs and wheels alike, and knows nothing of what is inside the crate. The extension is
-put beside the Python sources, where an editable install and the type checkers look for it, and is added to the
-wheel.
+put beside the Python sources, where an editable install and the type checkers look for it, and is added to
+the wheel.
 """
 
 import os

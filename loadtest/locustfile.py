@@ -1,14 +1,14 @@
 """Locust users that ask a running server over REST and gRPC.
 
-    locust -f loadtest/locustfile.py --host http://127.0.0.1:8000 --headless -u 32 -r 32 -t 30s [RestUser] [GrpcUser]
+    locust -f loadtest/locustfile.py --host http://127.0.0.1:8000 --headless -u 32 -r 32 -t 30s [RestUser]
 
-The input is made from the model's own metadata, with random numbers, so any model with fixed inner dimensions
-can be asked: set KINGPOLE_MODEL.
+The input is made from the model's own metadata, with random numbers, so any model with fixed inner
+dimensions can be asked: set KINGPOLE_MODEL.
 
-This is a closed loop: each user waits for its answer before it asks again. When the server slows down, so does the
-load, and the slow spell is seen by few requests. It shows whether clients get along with the server and how it
-behaves with many connections; it does not measure latency under a given load. For that use the open-loop generator
-(`python -m loadtest.openloop`).
+This is a closed loop: each user waits for its answer before it asks again. When the server slows down,
+so does the load, and the slow spell is seen by few requests. It shows whether clients get along with the
+server and how it behaves with many connections; it does not measure latency under a given load. For
+that use the open-loop generator (`python -m loadtest.openloop`).
 """
 
 import json
@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 # gRPC's own threads would never let gevent's other users run: this must come before the first channel.
 import grpc
@@ -55,7 +56,7 @@ def made_inputs(metadata: dict[str, Any]) -> list[tuple[str, str, np.ndarray[Any
 
 
 def rest_body(metadata: dict[str, Any]) -> tuple[bytes, int]:
-    """Encode an Open Inference request with binary tensors; returns the body and the length of its JSON head."""
+    """Encode an Open Inference request with binary tensors; returns it and the length of its JSON head."""
     inputs = made_inputs(metadata)
     tensors = [
         {
@@ -148,10 +149,6 @@ class GrpcUser(User):
 
     def on_start(self) -> None:
         """Read the model's metadata over REST, make the body once, and open the channel."""
-        import gevent.monkey  # locust has patched by now; urllib then yields as everything else does
-        from urllib.request import urlopen
-
-        assert gevent.monkey.is_module_patched("socket")
         assert self.host is not None
         with urlopen(f"{self.host}/v2/models/{MODEL}", timeout=TIMEOUT_S) as response:
             self.body = grpc_body(json.load(response))

@@ -37,6 +37,7 @@ class ServerOutput:
         self.process = process
         self.lines: list[str] = []
         self.address = ""
+        self.ready = False
         self.settled = threading.Event()
         self.thread = threading.Thread(target=self.read, daemon=True)
         self.thread.start()
@@ -49,7 +50,8 @@ class ServerOutput:
             found = URL.search(line)
             if found and not self.address and "management" not in line.lower():
                 self.address = found[1]
-            if self.address and "ready" in line.lower():
+            if line.startswith(("ready", "not ready")):
+                self.ready = line.startswith("ready")
                 self.settled.set()
         self.settled.set()
 
@@ -59,7 +61,7 @@ class ServerOutput:
         Raises:
             NotStartedError: It ended instead, or took longer than `START_LIMIT_S`.
         """
-        if not self.settled.wait(START_LIMIT_S) or self.process.poll() is not None or not self.address:
+        if not self.settled.wait(START_LIMIT_S) or not self.ready or not self.address:
             raise NotStartedError("".join(self.lines) or "the server printed nothing")
         return self.address
 
