@@ -8,6 +8,7 @@ pub mod frame;
 mod generated;
 pub mod grpc;
 mod parameters;
+pub mod rest;
 mod scatter;
 pub mod status;
 

@@ -285,7 +285,6 @@ fn shape(shape: Option<Vector<'_, i64>>, kind: &str, name: &str) -> Result<Shape
 
 /// The reasons an engine gives; another server's are not kept.
 fn known_reason(reason: &str) -> &'static str {
-    const KNOWN: [&str; 10] =
-        ["full", "idle", "delay", "deadline", "shape", "single", "inline", "drain", "timeout", "unbatched"];
+    const KNOWN: [&str; 6] = ["full", "idle", "shape", "efficient", "delay", "alone"];
     KNOWN.into_iter().find(|&known| known == reason).unwrap_or_default()
 }
