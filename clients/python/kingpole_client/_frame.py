@@ -157,6 +157,19 @@ class FrameAssembler:
                 return self._finish(self._memory.toreadonly())
         return None
 
+    def feed(self, data: memoryview) -> list[Frame]:
+        """Copy a piece of the stream in; returns the frames it completes, oldest first."""
+        frames: list[Frame] = []
+        while len(data):
+            space = self.space()
+            nbytes = min(len(space), len(data))
+            space[:nbytes] = data[:nbytes]
+            data = data[nbytes:]
+            frame = self.filled(nbytes)
+            if frame is not None:
+                frames.append(frame)
+        return frames
+
     def _next(self, nbytes: int) -> None:
         self._memory, self._have = memoryview(bytearray(nbytes)), 0
 

@@ -1,0 +1,132 @@
+"""Frames one after another on one socket, many requests in flight, answers in any order."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import ssl
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+
+from kingpole_client._address import Address
+from kingpole_client._clock import GRACE_US, now_us
+from kingpole_client._exchanges import Exchanges
+from kingpole_client._frame import FrameAssembler
+from kingpole_client._messages import Answer, Buffers, encode_cancel
+from kingpole_client._socket import open_socket, send_buffers
+from kingpole_client.errors import Cancelled, DeadlineExceeded, KingpoleError, Unavailable
+
+_SCRATCH_BYTES = 64 * 1024
+Begun = tuple["Future[Answer]", Callable[[], None]]
+
+
+class StreamConnection:
+    """One socket, and the thread that reads it."""
+
+    def __init__(self, connection: socket.socket, name: str, limit: int) -> None:
+        self._socket, self._name = connection, name
+        self._exchanges = Exchanges()
+        self._send_lock = threading.Lock()
+        self._assembler = FrameAssembler(limit)
+        # Reading must outlive every request's own deadline; sends wait by poll, see send_buffers.
+        self._reading = connection.dup()
+        self._reading.setblocking(True)
+        threading.Thread(target=self._read, name=f"kingpole {name}", daemon=True).start()
+
+    @property
+    def failed(self) -> bool:
+        """True once nothing more can be asked here."""
+        return self._exchanges.failed
+
+    def start(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Begun:
+        """Send a request; returns its future and how to give it up."""
+        exchange, future = self._exchanges.begin()
+        try:
+            buffers = make(exchange)
+        except BaseException:
+            self._exchanges.give_up(exchange)
+            raise
+        if deadline_us is not None and now_us() >= deadline_us:
+            self._exchanges.give_up(exchange)
+            raise DeadlineExceeded("the timeout passed before the request was sent")
+        self._send(buffers, deadline_us)
+        return future, lambda: self._cancel(exchange)
+
+    def _send(self, buffers: Buffers, deadline_us: int | None) -> None:
+        with self._send_lock:
+            try:
+                send_buffers(self._socket, buffers, deadline_us)
+            except (TimeoutError, DeadlineExceeded):
+                # Half a frame may be out: what follows on this stream could not be read.
+                self.fail(Unavailable(f"{self._name} stopped reading in the middle of a request"))
+                raise DeadlineExceeded(f"{self._name} did not take the request in time") from None
+            except OSError as error:
+                self.fail(Unavailable(f"the connection to {self._name} broke: {error}"))
+                raise Unavailable(f"the connection to {self._name} broke: {error}") from None
+
+    def _cancel(self, exchange: int) -> None:
+        if self._exchanges.give_up(exchange):
+            with contextlib.suppress(KingpoleError):
+                self._send(encode_cancel(exchange), now_us() + GRACE_US)
+
+    def _read(self) -> None:
+        scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        error: KingpoleError
+        try:
+            while True:
+                space = self._assembler.space()
+                if len(space) >= _SCRATCH_BYTES:
+                    received = self._reading.recv_into(space)
+                    frame = self._assembler.filled(received) if received else None
+                    frames = [] if frame is None else [frame]
+                else:
+                    received = self._reading.recv_into(scratch)
+                    frames = self._assembler.feed(scratch[:received])
+                for frame in frames:
+                    self._exchanges.answer(frame)
+                if not received:
+                    error = Unavailable(f"{self._name} closed the connection")
+                    break
+        except KingpoleError as refusal:
+            error = refusal
+        except OSError as broken:
+            error = Unavailable(f"the connection to {self._name} broke: {broken}")
+        self.fail(error)
+        self._reading.close()
+
+    def fail(self, error: KingpoleError) -> None:
+        """End the stream and everything that waits on it."""
+        self._exchanges.fail(error)
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._socket.close()
+
+
+class StreamTransport:
+    """A stream to an address, opened when first needed and again after it has ended."""
+
+    def __init__(self, address: Address, tls: ssl.SSLContext | None, limit: int) -> None:
+        self._address, self._tls, self._limit = address, tls, limit
+        self._lock = threading.Lock()
+        self._connection: StreamConnection | None = None
+        self._closed = False
+
+    def start(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Begun:
+        """Send a request on the stream."""
+        with self._lock:
+            if self._closed:
+                raise Cancelled("the client is closed")
+            if self._connection is None or self._connection.failed:
+                opened = open_socket(self._address, deadline_us, self._tls)
+                self._connection = StreamConnection(opened, str(self._address), self._limit)
+            connection = self._connection
+        return connection.start(make, deadline_us)
+
+    def close(self) -> None:
+        """End the stream; what waits is answered `Cancelled`."""
+        with self._lock:
+            self._closed = True
+            connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.fail(Cancelled("the client was closed"))

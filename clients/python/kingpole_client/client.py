@@ -1,0 +1,303 @@
+"""The client whose calls block. Safe to share between threads."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+
+from kingpole_client import _messages, _rest
+from kingpole_client._address import Address, parse_address
+from kingpole_client._clock import now_us, wait_deadline_us
+from kingpole_client._exchanges import Pending
+from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES, MAGIC, MEDIA_TYPE, split_frame
+from kingpole_client._http import HttpAnswer, HttpPool
+from kingpole_client._messages import Answer, Buffers, InferRequest
+from kingpole_client._stream import Begun, StreamTransport
+from kingpole_client._values import InferResponse, ModelMetadata, ModelState, Parameter, ServerMetadata
+from kingpole_client.errors import Internal, InvalidArgument, KingpoleError, Unavailable, Unimplemented
+
+if TYPE_CHECKING:
+    import ssl
+
+    from kingpole_client._grpc import GrpcTransport
+
+T = TypeVar("T")
+INFER_PATH = "/v1/infer"
+# Asking who is there needs no model and must not wait for ever.
+ASK_TIMEOUT_US = 10_000_000
+
+
+class Transport(Protocol):
+    """What carries frames on a stream."""
+
+    def start(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Begun:
+        """Send a request; returns its future and how to give it up."""
+
+    def close(self) -> None:
+        """End it."""
+
+
+def expect(answer: Answer, kind: type[T]) -> T:
+    """Return an answer that is of the kind asked for.
+
+    Raises:
+        KingpoleError: The answer is an error, or of another kind.
+    """
+    if isinstance(answer, KingpoleError):
+        raise answer
+    if not isinstance(answer, kind):
+        raise Internal(f"the server answered with {type(answer).__name__}, not with {kind.__name__}")
+    return answer
+
+
+def read_infer_answer(answer: HttpAnswer, limit: int) -> Answer:
+    """Read the body of `POST /v1/infer`: a frame, whatever the status, unless something in between spoke."""
+    is_frame = answer.headers.get("content-type", "").startswith(MEDIA_TYPE) or bytes(answer.body[:8]) == MAGIC
+    if is_frame:
+        return _messages.decode_answer(split_frame(answer.body, limit))
+    if answer.status == 200:
+        raise Internal("the server answered with something else than a frame")
+    return _rest.error_of_answer(answer.status, answer.headers, bytes(answer.body[:8192]))
+
+
+def check_token(token: str | None, address: Address) -> None:
+    """Refuse a token that cannot travel.
+
+    Raises:
+        InvalidArgument: The transport has no place for it, or it could not stand in a header.
+    """
+    if token is None:
+        return
+    if address.scheme in ("frame", "unix"):
+        raise InvalidArgument(f"a token cannot travel over {address}: use http, https, grpc or grpcs")
+    if not token.isascii() or not token.isprintable():
+        raise InvalidArgument("the token has characters that cannot stand in a header")
+
+
+class Client:
+    """A connection to one server. Make it with `kingpole_client.connect`.
+
+    Nothing is sent twice: a request whose connection breaks fails with `Unavailable`, and it is the
+    caller who knows whether to ask again. Idle connections that the server has closed are replaced
+    before anything is written to them.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        timeout_us: int | None = None,
+        token: str | None = None,
+        tls: ssl.SSLContext | None = None,
+        root_certificates: bytes | None = None,
+        max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+    ) -> None:
+        address = parse_address(url)
+        check_token(token, address)
+        self._address, self._limit, self._timeout_us = address, max_frame_bytes, timeout_us
+        if tls is None and root_certificates is not None and address.scheme == "https":
+            import ssl as ssl_module
+
+            tls = ssl_module.create_default_context(cadata=root_certificates.decode("ascii"))
+        self._http = HttpPool(address, token, tls, max_frame_bytes)
+        self._frames: Transport | None = None
+        self._grpc: GrpcTransport | None = None
+        self._executor: ThreadPoolExecutor | None = None
+        self._lock = threading.Lock()
+        if address.scheme in ("frame", "unix"):
+            self._frames = StreamTransport(address, tls, max_frame_bytes)
+        elif address.scheme in ("grpc", "grpcs"):
+            try:
+                from kingpole_client._grpc import GrpcTransport
+            except ImportError as error:
+                raise Unimplemented(f"{url} needs grpcio: pip install 'kingpole-client[grpc]' ({error})") from None
+            self._grpc = GrpcTransport(address, token, root_certificates, max_frame_bytes)
+            self._frames = self._grpc
+
+    def __repr__(self) -> str:
+        return f"<Client {self._address}>"
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close every connection. What waits is answered `Cancelled`."""
+        if self._frames is not None:
+            self._frames.close()
+        self._http.close()
+        if self._executor is not None:
+            self._executor.shutdown(wait=True)
+
+    def infer(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+        version: str | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's word
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_us: int | None = None,
+        priority: int = 0,
+    ) -> InferResponse:
+        """Ask a model for an inference and wait for the answer.
+
+        Args:
+            model: The model's name; empty asks for the server's default model.
+            inputs: Arrays by input name. Contiguous ones are sent from where they are.
+            outputs: Names of the outputs wanted, in that order; None asks for all.
+            version: None asks for the latest ready one.
+            id: Echoed in the response.
+            parameters: Passed to the model.
+            timeout_us: Travels with the request and bounds the wait here. None: the client's own.
+            priority: 0 is the default, 1 the highest.
+
+        Raises:
+            KingpoleError: A subclass by code, with the server's text.
+        """
+        request = self._request(model, inputs, outputs, version, id, parameters, timeout_us, priority)
+        return expect(self._ask(request.buffers, wait_deadline_us(request.timeout_us)), InferResponse)
+
+    def submit(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+        version: str | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's word
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_us: int | None = None,
+        priority: int = 0,
+    ) -> Pending[InferResponse]:
+        """Ask for an inference without waiting: like `infer`, but returns the answer that will come.
+
+        The arrays must not change before the answer is there.
+        """
+        request = self._request(model, inputs, outputs, version, id, parameters, timeout_us, priority)
+        return self._submit(request)
+
+    def infer_many(
+        self, model: str, requests: Iterable[Mapping[str, Any]], *, in_flight: int = 64, **options: Any
+    ) -> Iterator[InferResponse]:
+        """Ask for many inferences, up to `in_flight` at a time; yields the responses in the requests' order.
+
+        Args:
+            model: As in `infer`.
+            requests: The inputs of each request; read as responses are taken.
+            in_flight: How many may wait for their answer at once.
+            **options: As in `infer`, for every request.
+        """
+        if in_flight < 1:
+            raise InvalidArgument(f"in_flight is {in_flight}, it must be at least 1")
+        from collections import deque
+
+        waiting: deque[Pending[InferResponse]] = deque()
+        try:
+            for inputs in requests:
+                waiting.append(self.submit(model, inputs, **options))
+                if len(waiting) >= in_flight:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for pending in waiting:
+                pending.cancel()
+
+    def live(self) -> bool:
+        """Return whether the server answers at all."""
+        try:
+            if self._frames is None:
+                return _rest.read_ready(*self._rest(_rest.ask_live()))
+            self.metadata()
+        except Unavailable:
+            return False
+        return True
+
+    def ready(self, model: str | None = None, version: str | None = None) -> bool:
+        """Return whether a model, or without one the server, is ready to infer.
+
+        Raises:
+            NotFound: No such model or version.
+        """
+        if self._frames is None:
+            return _rest.read_ready(*self._rest(_rest.ask_ready(model, version)))
+        try:
+            return expect(self._ask_frame(lambda e: _messages.encode_ready_request(model, version, e)), bool)
+        except Unavailable:
+            return False
+
+    def metadata(self, model: str | None = None, version: str | None = None) -> Any:
+        """Return a model's `ModelMetadata`, or without a model the server's `ServerMetadata`.
+
+        Raises:
+            NotFound: No such model or version.
+        """
+        if self._frames is None:
+            answer = self._rest(_rest.ask_metadata(model, version))
+            return _rest.read_model_metadata(*answer) if model else _rest.read_server_metadata(*answer)
+        if not model:
+            return expect(self._ask_frame(_messages.encode_server_info_request), ServerMetadata)
+        return expect(self._ask_frame(lambda e: _messages.encode_metadata_request(model, version, e)), ModelMetadata)
+
+    def models(self) -> list[ModelState]:
+        """Return the repository's index: every model and version the server knows, and its state."""
+        if self._grpc is not None:
+            return self._grpc.models(now_us() + ASK_TIMEOUT_US)
+        return _rest.read_models(*self._rest(_rest.ask_models()))
+
+    def _request(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        outputs: Iterable[str] | None,
+        version: str | None,
+        id_: str | None,
+        parameters: Mapping[str, Parameter] | None,
+        timeout_us: int | None,
+        priority: int,
+    ) -> InferRequest:
+        if timeout_us is None:
+            timeout_us = self._timeout_us
+        return InferRequest(
+            model, inputs, outputs=outputs, version=version, id=id_, parameters=parameters,
+            timeout_us=timeout_us, priority=priority,
+        )  # fmt: skip
+
+    def _ask(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Answer:
+        if self._frames is None:
+            answer = self._http.exchange("POST", INFER_PATH, MEDIA_TYPE, make(1), deadline_us)
+            return read_infer_answer(answer, self._limit)
+        future, give_up = self._frames.start(make, deadline_us)
+        return Pending[Answer](future, lambda answer: answer, deadline_us, give_up).result()
+
+    def _ask_frame(self, make: Callable[[int], Buffers]) -> Answer:
+        return self._ask(make, now_us() + ASK_TIMEOUT_US)
+
+    def _submit(self, request: InferRequest) -> Pending[InferResponse]:
+        deadline_us = wait_deadline_us(request.timeout_us)
+        if self._frames is not None:
+            future, give_up = self._frames.start(request.buffers, deadline_us)
+        else:
+            with self._lock:
+                if self._executor is None:
+                    self._executor = ThreadPoolExecutor(64, thread_name_prefix="kingpole submit")
+            # The answer's deadline is kept by the socket's timeouts.
+            future = cast("Future[Answer]", self._executor.submit(self._ask, request.buffers, deadline_us))
+            give_up = _nothing
+        return Pending(future, lambda answer: expect(answer, InferResponse), deadline_us, give_up)
+
+    def _rest(self, request: _rest.RestRequest) -> tuple[int, dict[str, str], bytes]:
+        body = [request.body] if request.body else []
+        deadline_us = now_us() + ASK_TIMEOUT_US
+        answer = self._http.exchange(request.method, request.path, "application/json", body, deadline_us)
+        return answer.status, answer.headers, bytes(answer.body)
+
+
+def _nothing() -> None:
+    """An HTTP request cannot be taken back; its connection ends with its answer or its deadline."""
