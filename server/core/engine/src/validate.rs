@@ -2,7 +2,7 @@
 //!
 //! Pure: no queue, no clock. What passes here can be laid out without further checks.
 
-use kingpole_values::{Error, InferRequest, RequestedOutput, Result, Tensor};
+use kingpole_values::{Datatype, Error, InferRequest, RequestedOutput, Result, Tensor};
 use smallvec::SmallVec;
 
 use crate::{ModelSpec, TensorSpec};
@@ -101,6 +101,15 @@ fn check_input(spec: &ModelSpec, declared: &TensorSpec, tensor: &Tensor) -> Resu
             declared.name, spec.name, tensor.shape, declared.shape
         )));
     }
+    if tensor.datatype == Datatype::Bool {
+        // Frameworks take any other byte as undefined behavior.
+        if let Some(byte) = tensor.data.iter().find(|&&byte| byte > 1) {
+            return Err(Error::invalid(format!(
+                "input '{}' of model '{}' holds the byte {byte}, a BOOL is 0 or 1",
+                declared.name, spec.name
+            )));
+        }
+    }
     tensor.check_size().map_err(|error| {
         Error::invalid(format!(
             "input '{}' of model '{}': {}",
@@ -177,7 +186,7 @@ fn names(declared: &[TensorSpec]) -> String {
 pub(crate) mod tests {
     use super::*;
     use bytes::Bytes;
-    use kingpole_values::{Code, Datatype, Shape};
+    use kingpole_values::{Code, Shape};
 
     pub fn spec(max_batch_size: u32) -> ModelSpec {
         let tensor = |name: &'static str, optional| TensorSpec {
@@ -225,6 +234,23 @@ pub(crate) mod tests {
         let validated = check(vec![input("", 1)], &["", "z"]).unwrap();
         assert_eq!(&*validated.inputs[0].as_ref().unwrap().name, "a");
         assert_eq!(validated.outputs.as_slice(), &[0, 1]);
+    }
+
+    #[test]
+    fn a_bool_is_0_or_1() {
+        let mut spec = spec(0);
+        spec.inputs.truncate(1);
+        spec.inputs[0].datatype = Datatype::Bool;
+        let tensor = |byte| Tensor {
+            datatype: Datatype::Bool,
+            shape: Shape::new(&[1, 2]),
+            data: Bytes::from(vec![1, byte]),
+            ..input("a", 1)
+        };
+        let request = |byte| InferRequest { inputs: vec![tensor(byte)], ..InferRequest::default() };
+        assert!(validate(&spec, &mut request(0)).is_ok());
+        let error = validate(&spec, &mut request(7)).unwrap_err();
+        assert!(error.message.contains("holds the byte 7"), "{error}");
     }
 
     #[test]
