@@ -157,7 +157,9 @@ def _view_bf16(bits: Array) -> Array:
 
 def _decode_strings(name: str, shape: tuple[int, ...], elements: int, data: memoryview) -> Array:
     if elements * 4 > len(data):
-        raise Internal(f"output '{name}': BYTES {list(shape)} needs {elements} elements, got {len(data)} bytes")
+        raise Internal(
+            f"output '{name}': BYTES {list(shape)} needs {elements} elements, got {len(data)} bytes"
+        )
     found: list[bytes] = []
     position, end = 0, len(data)
     while position < end and len(found) <= elements:

@@ -93,7 +93,11 @@ class Pending(Generic[T]):
     """An answer that will come. `result()` waits for it, no longer than the request's timeout allows."""
 
     def __init__(
-        self, future: Future[Any], read: Callable[[Any], T], deadline_us: int | None, give_up: Callable[[], None]
+        self,
+        future: Future[Any],
+        read: Callable[[Any], T],
+        deadline_us: int | None,
+        give_up: Callable[[], None],
     ) -> None:
         self._future, self._read, self._deadline_us, self._give_up = future, read, deadline_us, give_up
 
@@ -120,7 +124,11 @@ class Pending(Generic[T]):
             concurrent.futures.CancelledError: `cancel` was called.
         """
         try:
-            answer = self._future.result() if self._future.done() else self._future.result(seconds_left(self._deadline_us))
+            answer = (
+                self._future.result()
+                if self._future.done()
+                else self._future.result(seconds_left(self._deadline_us))
+            )
         except (FutureTimeoutError, DeadlineExceeded):
             if self._future.done() and not self._future.cancelled():
                 return self._read(self._future.result())

@@ -26,7 +26,7 @@ _I64 = struct.Struct("<q")
 _F64 = struct.Struct("<d")
 
 
-class MalformedFrame(Internal):  # noqa: N818 - says what it is
+class MalformedFrame(Internal):
     """The server sent bytes that are not a frame."""
 
 
@@ -87,7 +87,10 @@ class Table:
         vtable: int = position - _I32.unpack_from(buffer.data, position)[0]
         if vtable < 0 or vtable & 1 or vtable + 4 > buffer.size:
             raise MalformedFrame(f"the vtable of the table at {position} lies outside of the header")
-        vtable_bytes, table_bytes = _U16.unpack_from(buffer.data, vtable)[0], _U16.unpack_from(buffer.data, vtable + 2)[0]
+        vtable_bytes, table_bytes = (
+            _U16.unpack_from(buffer.data, vtable)[0],
+            _U16.unpack_from(buffer.data, vtable + 2)[0],
+        )
         if vtable_bytes < 4 or vtable_bytes & 1 or vtable + vtable_bytes > buffer.size:
             raise MalformedFrame(f"the vtable at {vtable} says {vtable_bytes} bytes")
         if table_bytes < 4 or position + table_bytes > buffer.size:

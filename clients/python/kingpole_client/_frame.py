@@ -40,7 +40,9 @@ def padding(nbytes: int) -> bytes:
 def join_frame(header: bytes, payloads: list[memoryview]) -> list[bytes | memoryview]:
     """Lay out a frame as a list of buffers to be sent one after another; payloads are not copied."""
     if len(header) > MAX_HEADER_BYTES:
-        raise ResourceExhausted(f"the request's header has {len(header)} bytes, the most is {MAX_HEADER_BYTES}")
+        raise ResourceExhausted(
+            f"the request's header has {len(header)} bytes, the most is {MAX_HEADER_BYTES}"
+        )
     prelude = _PRELUDE.pack(MAGIC, len(header), len(payloads))
     parts: list[bytes | memoryview] = [prelude + header + padding(PRELUDE_BYTES + len(header))]
     for payload in payloads:

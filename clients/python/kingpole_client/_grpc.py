@@ -50,7 +50,9 @@ class GrpcStream:
         self._requests: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
         method = channel.stream_stream(STREAM, request_serializer=None, response_deserializer=None)
         self._call = method(iter(self._requests.get, None), metadata=metadata_of(token))
-        threading.Thread(target=self._read, args=(self._call,), name=f"kingpole {address}", daemon=True).start()
+        threading.Thread(
+            target=self._read, args=(self._call,), name=f"kingpole {address}", daemon=True
+        ).start()
 
     @property
     def failed(self) -> bool:

@@ -34,7 +34,9 @@ class HttpAnswer(NamedTuple):
 class HttpConnection:
     """One connection; one request at a time."""
 
-    def __init__(self, address: Address, deadline_us: int | None, tls: ssl.SSLContext | None, limit: int) -> None:
+    def __init__(
+        self, address: Address, deadline_us: int | None, tls: ssl.SSLContext | None, limit: int
+    ) -> None:
         self._address = address
         self._limit = limit
         self._rest = b""
@@ -51,7 +53,9 @@ class HttpConnection:
         poll.register(self._socket, select.POLLIN)
         return bool(poll.poll(0))
 
-    def exchange(self, head: bytes, buffers: Sequence[bytes | memoryview], deadline_us: int | None) -> HttpAnswer:
+    def exchange(
+        self, head: bytes, buffers: Sequence[bytes | memoryview], deadline_us: int | None
+    ) -> HttpAnswer:
         """Send one request and receive its answer.
 
         Raises:
@@ -62,6 +66,7 @@ class HttpConnection:
         self.reusable = False
         try:
             send_error: OSError | None = None
+            self._socket.settimeout(None)
             try:
                 send_buffers(self._socket, [head, *buffers], deadline_us)
             except TimeoutError:
@@ -72,7 +77,9 @@ class HttpConnection:
             try:
                 answer = self._receive(deadline_us)
             except (OSError, Unavailable):
-                raise send_error or Unavailable(f"{self._address} closed the connection before it answered") from None
+                raise send_error or Unavailable(
+                    f"{self._address} closed the connection before it answered"
+                ) from None
             if send_error is not None:
                 self.reusable = False
             return answer
@@ -114,7 +121,9 @@ class HttpConnection:
         first, *lines = data[:end].decode("latin-1").split("\r\n")
         version, _, rest = first.partition(" ")
         status = rest[:3]
-        if not version.startswith("HTTP/1.") or not (status.isascii() and status.isdigit() and len(status) == 3):
+        if not version.startswith("HTTP/1.") or not (
+            status.isascii() and status.isdigit() and len(status) == 3
+        ):
             raise MalformedFrame(f"{self._address} does not speak HTTP/1.1: {first[:80]!r}")
         headers: dict[str, str] = {}
         for line in lines:
@@ -144,7 +153,9 @@ class HttpConnection:
             size = _length(self._receive_line(deadline_us).partition(b";")[0].decode("latin-1").strip(), 16)
             total += size
             if total > self._limit:
-                raise ResourceExhausted(f"the answer has at least {total} bytes, this client takes {self._limit}")
+                raise ResourceExhausted(
+                    f"the answer has at least {total} bytes, this client takes {self._limit}"
+                )
             if size == 0:
                 break
             chunks.append(self._receive_body(size, deadline_us))
@@ -194,7 +205,9 @@ class HttpPool:
         """Send one request on an idle connection or a new one. Nothing is ever sent twice."""
         nbytes = sum(len(buffer) for buffer in buffers)
         content = f"Content-Type: {media_type}\r\nContent-Length: {nbytes}\r\n" if buffers else ""
-        head = f"{method} {self._address.prefix}{path} HTTP/1.1\r\n{self._common}{content}\r\n".encode("latin-1")
+        head = f"{method} {self._address.prefix}{path} HTTP/1.1\r\n{self._common}{content}\r\n".encode(
+            "latin-1"
+        )
         connection = self._borrow(deadline_us)
         try:
             return connection.exchange(head, buffers, deadline_us)
@@ -227,5 +240,3 @@ class HttpPool:
             idle, self._idle = self._idle, []
         for connection in idle:
             connection.close()
-
-

@@ -27,13 +27,22 @@ from kingpole_client._values import (
 from kingpole_client.errors import InvalidArgument, KingpoleError, Unimplemented, error_of_number
 
 Answer = Union[InferResponse, KingpoleError, Credit, bool, ServerMetadata, ModelMetadata]
-Buffers = list[Union[bytes, memoryview]]
+Buffers = list[bytes | memoryview]
 
 
 class InferRequest:
     """One inference asked for, checked and ready to be sent with any exchange number."""
 
-    __slots__ = ("_id", "_model", "_outputs", "_parameters", "_priority", "_tensors", "_version", "timeout_us")
+    __slots__ = (
+        "_id",
+        "_model",
+        "_outputs",
+        "_parameters",
+        "_priority",
+        "_tensors",
+        "_version",
+        "timeout_us",
+    )
 
     def __init__(
         self,
@@ -68,7 +77,11 @@ class InferRequest:
     def buffers(self, exchange: int) -> Buffers:
         """Return the frame as buffers to send one after another."""
         builder = flatbuffers.Builder(512)
-        model, version, id_ = _text(builder, self._model), _text(builder, self._version), _text(builder, self._id)
+        model, version, id_ = (
+            _text(builder, self._model),
+            _text(builder, self._version),
+            _text(builder, self._id),
+        )
         inputs = _offsets(builder, [_tensor(builder, index, t) for index, t in enumerate(self._tensors)])
         outputs = _offsets(builder, [_requested_output(builder, name) for name in self._outputs])
         parameters = _offsets(builder, [_parameter(builder, *pair) for pair in self._parameters.items()])
@@ -84,7 +97,9 @@ class InferRequest:
             fb.RequestAddTimeoutUs(builder, self.timeout_us)
         fb.RequestAddPriority(builder, self._priority)
         request = fb.RequestEnd(builder)
-        return _finish(builder, fb.Message.Request, request, exchange, [tensor.data for tensor in self._tensors])
+        return _finish(
+            builder, fb.Message.Request, request, exchange, [tensor.data for tensor in self._tensors]
+        )
 
 
 def encode_cancel(exchange: int) -> Buffers:
@@ -119,7 +134,9 @@ def encode_metadata_request(model: str, version: str | None, exchange: int) -> B
     return _finish(builder, fb.Message.MetadataRequest, fb.MetadataRequestEnd(builder), exchange)
 
 
-def _add(builder: flatbuffers.Builder, offsets: tuple[int, ...], adders: tuple[Callable[..., None], ...]) -> None:
+def _add(
+    builder: flatbuffers.Builder, offsets: tuple[int, ...], adders: tuple[Callable[..., None], ...]
+) -> None:
     for offset, add in zip(offsets, adders, strict=True):
         if offset:
             add(builder, offset)
@@ -263,7 +280,12 @@ def _response(table: Table, payloads: list[memoryview]) -> InferResponse:
         outputs[name] = _arrays.decode_tensor(name, tensor.uint8(1), tensor.int64s(2), data)
     timing = Timing(table.uint64(5), table.uint64(6), table.uint32(7), table.string(8) or "")
     return InferResponse(
-        table.string(0) or "", table.string(1) or "", table.string(2), outputs, _parameters(table.tables(4)), timing
+        table.string(0) or "",
+        table.string(1) or "",
+        table.string(2),
+        outputs,
+        _parameters(table.tables(4)),
+        timing,
     )
 
 

@@ -52,8 +52,14 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> Kin
     except (ValueError, KeyError, TypeError, RecursionError):
         message = text
     retry_after = headers.get("retry-after", "")
-    retry_after_ms = int(retry_after) * 1000 if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9 else None
-    return error_of_http_status(status, str(message) or f"HTTP status {status}", retry_after_ms=retry_after_ms)
+    retry_after_ms = (
+        int(retry_after) * 1000
+        if retry_after.isascii() and retry_after.isdigit() and len(retry_after) < 9
+        else None
+    )
+    return error_of_http_status(
+        status, str(message) or f"HTTP status {status}", retry_after_ms=retry_after_ms
+    )
 
 
 def read_ready(status: int, headers: Mapping[str, str], body: bytes) -> bool:
@@ -85,7 +91,9 @@ def read_server_metadata(status: int, headers: Mapping[str, str], body: bytes) -
     document = _read_json(status, headers, body)
     try:
         return ServerMetadata(
-            str(document["name"]), str(document["version"]), tuple(str(e) for e in document.get("extensions", ()))
+            str(document["name"]),
+            str(document["version"]),
+            tuple(str(e) for e in document.get("extensions", ())),
         )
     except (KeyError, TypeError, AttributeError) as error:
         raise Internal(f"the server's metadata cannot be read: {error!r}") from None
@@ -105,7 +113,8 @@ def read_model_metadata(status: int, headers: Mapping[str, str], body: bytes) ->
 
 def _specs(specs: Any) -> tuple[TensorSpec, ...]:
     return tuple(
-        TensorSpec(str(s["name"]), str(s["datatype"]), tuple(int(size) for size in s["shape"])) for s in specs or ()
+        TensorSpec(str(s["name"]), str(s["datatype"]), tuple(int(size) for size in s["shape"]))
+        for s in specs or ()
     )
 
 
@@ -114,7 +123,9 @@ def read_models(status: int, headers: Mapping[str, str], body: bytes) -> list[Mo
     rows = _read_json(status, headers, body)
     try:
         return [
-            ModelState(str(r["name"]), r.get("version") or None, str(r.get("state", "")), str(r.get("reason", "")))
+            ModelState(
+                str(r["name"]), r.get("version") or None, str(r.get("state", "")), str(r.get("reason", ""))
+            )
             for r in rows
         ]
     except (KeyError, TypeError, AttributeError) as error:

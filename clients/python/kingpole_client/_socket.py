@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 from collections.abc import Sequence
@@ -34,6 +35,7 @@ def open_socket(address: Address, deadline_us: int | None, tls: ssl.SSLContext |
             except BaseException:
                 connection.close()
                 raise
+            connection.settimeout(None)
             return connection
         connection = socket.create_connection((address.host, address.port), timeout)
         with contextlib.suppress(OSError):
@@ -45,29 +47,54 @@ def open_socket(address: Address, deadline_us: int | None, tls: ssl.SSLContext |
             except BaseException:
                 connection.close()
                 raise
+        connection.settimeout(None)
         return connection
     except TimeoutError:
         if left is not None and left <= CONNECT_TIMEOUT_SECONDS:
             raise DeadlineExceeded(f"{address} did not accept a connection in time") from None
-        raise Unavailable(f"{address} did not accept a connection within {CONNECT_TIMEOUT_SECONDS:.0f} s") from None
+        raise Unavailable(
+            f"{address} did not accept a connection within {CONNECT_TIMEOUT_SECONDS:.0f} s"
+        ) from None
     except (OSError, ValueError) as error:
         raise Unavailable(f"cannot connect to {address}: {error}") from None
 
 
-def send_buffers(connection: socket.socket, buffers: Sequence[bytes | memoryview], deadline_us: int | None) -> None:
-    """Write all buffers, one after another; none is copied where the system can gather them."""
-    connection.settimeout(seconds_left(deadline_us))
+def send_buffers(
+    connection: socket.socket, buffers: Sequence[bytes | memoryview], deadline_us: int | None
+) -> None:
+    """Write all buffers, one after another; none is copied where the system can gather them.
+
+    The socket must be blocking. Its timeout is left alone: another thread may be reading.
+
+    Raises:
+        TimeoutError: The deadline passed with some bytes unsent.
+    """
     if isinstance(connection, ssl.SSLSocket):
+        connection.settimeout(seconds_left(deadline_us))
         for buffer in buffers:
             connection.sendall(buffer)
         return
     waiting = list(buffers)
     first = 0
     while first < len(waiting):
-        sent = connection.sendmsg(waiting[first : first + _MOST_BUFFERS])
+        try:
+            sent = connection.sendmsg(waiting[first : first + _MOST_BUFFERS], [], socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            _wait_writable(connection, deadline_us)
+            continue
         while first < len(waiting) and sent >= len(waiting[first]):
             sent -= len(waiting[first])
             first += 1
         if sent:
             waiting[first] = memoryview(waiting[first])[sent:]
-            connection.settimeout(seconds_left(deadline_us))
+
+
+def _wait_writable(connection: socket.socket, deadline_us: int | None) -> None:
+    poll = select.poll()
+    poll.register(connection, select.POLLOUT)
+    try:
+        left = seconds_left(deadline_us)
+    except DeadlineExceeded:
+        raise TimeoutError from None
+    if not poll.poll(None if left is None else left * 1000 + 1):
+        raise TimeoutError

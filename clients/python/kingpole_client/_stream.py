@@ -29,9 +29,6 @@ class StreamConnection:
         self._exchanges = Exchanges()
         self._send_lock = threading.Lock()
         self._assembler = FrameAssembler(limit)
-        # Reading must outlive every request's own deadline; sends wait by poll, see send_buffers.
-        self._reading = connection.dup()
-        self._reading.setblocking(True)
         threading.Thread(target=self._read, name=f"kingpole {name}", daemon=True).start()
 
     @property
@@ -77,11 +74,11 @@ class StreamConnection:
             while True:
                 space = self._assembler.space()
                 if len(space) >= _SCRATCH_BYTES:
-                    received = self._reading.recv_into(space)
+                    received = self._socket.recv_into(space)
                     frame = self._assembler.filled(received) if received else None
                     frames = [] if frame is None else [frame]
                 else:
-                    received = self._reading.recv_into(scratch)
+                    received = self._socket.recv_into(scratch)
                     frames = self._assembler.feed(scratch[:received])
                 for frame in frames:
                     self._exchanges.answer(frame)
@@ -93,7 +90,6 @@ class StreamConnection:
         except OSError as broken:
             error = Unavailable(f"the connection to {self._name} broke: {broken}")
         self.fail(error)
-        self._reading.close()
 
     def fail(self, error: KingpoleError) -> None:
         """End the stream and everything that waits on it."""

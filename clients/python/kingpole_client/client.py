@@ -54,7 +54,9 @@ def expect(answer: Answer, kind: type[T]) -> T:
 
 def read_infer_answer(answer: HttpAnswer, limit: int) -> Answer:
     """Read the body of `POST /v1/infer`: a frame, whatever the status, unless something in between spoke."""
-    is_frame = answer.headers.get("content-type", "").startswith(MEDIA_TYPE) or bytes(answer.body[:8]) == MAGIC
+    is_frame = (
+        answer.headers.get("content-type", "").startswith(MEDIA_TYPE) or bytes(answer.body[:8]) == MAGIC
+    )
     if is_frame:
         return _messages.decode_answer(split_frame(answer.body, limit))
     if answer.status == 200:
@@ -112,7 +114,9 @@ class Client:
             try:
                 from kingpole_client._grpc import GrpcTransport
             except ImportError as error:
-                raise Unimplemented(f"{url} needs grpcio: pip install 'kingpole-client[grpc]' ({error})") from None
+                raise Unimplemented(
+                    f"{url} needs grpcio: pip install 'kingpole-client[grpc]' ({error})"
+                ) from None
             self._grpc = GrpcTransport(address, token, root_certificates, max_frame_bytes)
             self._frames = self._grpc
 
@@ -243,7 +247,9 @@ class Client:
             return _rest.read_model_metadata(*answer) if model else _rest.read_server_metadata(*answer)
         if not model:
             return expect(self._ask_frame(_messages.encode_server_info_request), ServerMetadata)
-        return expect(self._ask_frame(lambda e: _messages.encode_metadata_request(model, version, e)), ModelMetadata)
+        return expect(
+            self._ask_frame(lambda e: _messages.encode_metadata_request(model, version, e)), ModelMetadata
+        )
 
     def models(self) -> list[ModelState]:
         """Return the repository's index: every model and version the server knows, and its state."""

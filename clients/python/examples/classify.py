@@ -1,0 +1,48 @@
+"""Classify a picture with the demo model: `python classify.py PICTURE [--url http://localhost:8000]`."""
+
+from __future__ import annotations
+
+import argparse
+
+import kingpole_client
+import numpy as np
+from PIL import Image
+
+
+def read_picture(path: str, height: int, width: int, channels_first: bool) -> np.ndarray:
+    """Return the picture's middle as FP32 of shape (1, height, width, 3), or channels first, in -1..1."""
+    with Image.open(path) as picture:
+        side = min(picture.size)
+        left, top = (picture.width - side) // 2, (picture.height - side) // 2
+        square = picture.convert("RGB").crop((left, top, left + side, top + side)).resize((width, height))
+    pixels = (np.asarray(square, dtype=np.float32) - 127.0) / 128.0
+    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if channels_first else pixels)[None]
+
+
+def main() -> None:
+    """Ask the server and print the five likeliest classes."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("picture")
+    parser.add_argument("--url", default="http://localhost:8000")
+    parser.add_argument("--model", default="efficientnet")
+    parser.add_argument("--labels", help="a file with one label a line")
+    arguments = parser.parse_args()
+    labels = []
+    if arguments.labels:
+        with open(arguments.labels, encoding="utf-8") as file:
+            labels = file.read().splitlines()
+    with kingpole_client.connect(arguments.url, timeout_us=10_000_000) as client:
+        wanted = client.metadata(arguments.model).inputs[0]
+        channels_first = wanted.shape[1] == 3
+        height, width = wanted.shape[2:4] if channels_first else wanted.shape[1:3]
+        image = read_picture(arguments.picture, height, width, channels_first)
+        response = client.infer(arguments.model, {wanted.name: image})
+    scores = next(iter(response.outputs.values()))[0]
+    probabilities = np.exp(scores - scores.max())
+    probabilities /= probabilities.sum()
+    for index in np.argsort(-probabilities)[:5]:
+        print(f"{probabilities[index]:7.2%}  {labels[index] if index < len(labels) else f'class {index}'}")
+
+
+if __name__ == "__main__":
+    main()

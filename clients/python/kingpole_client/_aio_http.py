@@ -1,0 +1,107 @@
+"""HTTP for asyncio, through aiohttp; imported when the first request needs it."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from kingpole_client._address import Address
+from kingpole_client._frame import aligned_memory
+from kingpole_client._http import HttpAnswer
+from kingpole_client.errors import Cancelled, InvalidArgument, ResourceExhausted, Unavailable, Unimplemented
+
+if TYPE_CHECKING:
+    import aiohttp
+
+_MOST_ASSUMED_BYTES = 1 << 20
+
+
+class AsyncHttp:
+    """A session of aiohttp, opened when first needed."""
+
+    def __init__(self, address: Address, token: str | None, tls: ssl.SSLContext | None, limit: int) -> None:
+        self._address, self._tls, self._limit = address, tls, limit
+        self._headers = {"User-Agent": "kingpole-client/0.1"}
+        if token is not None:
+            self._headers["Authorization"] = f"Bearer {token}"
+        self._session: aiohttp.ClientSession | None = None
+        self._closed = False
+
+    async def exchange(
+        self, method: str, path: str, media_type: str, buffers: Sequence[bytes | memoryview]
+    ) -> HttpAnswer:
+        """Send one request and receive its answer. The caller bounds the wait."""
+        session = self._opened()
+        import aiohttp
+        import yarl
+
+        headers = {}
+        data: Any = None
+        if buffers:
+            headers = {
+                "Content-Type": media_type,
+                "Content-Length": str(sum(len(buffer) for buffer in buffers)),
+            }
+            data = _pieces(buffers)
+        scheme = "https" if self._address.secure else "http"
+        url = yarl.URL(f"{scheme}://{self._address.authority}{self._address.prefix}{path}", encoded=True)
+        try:
+            async with session.request(
+                method, url, data=data, headers=headers, allow_redirects=False, ssl=self._tls or True
+            ) as answer:
+                body = await self._receive(answer)
+                return HttpAnswer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, body)
+        except aiohttp.InvalidURL as error:
+            raise InvalidArgument(f"{url} is no address: {error}") from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{self._address}: {error}") from None
+
+    async def _receive(self, answer: aiohttp.ClientResponse) -> memoryview:
+        announced = answer.content_length
+        if announced is not None and announced > self._limit:
+            raise ResourceExhausted(f"the answer has {announced} bytes, this client takes {self._limit}")
+        memory = aligned_memory(_MOST_ASSUMED_BYTES if announced is None else announced)
+        have = 0
+        async for piece in answer.content.iter_any():
+            end = have + len(piece)
+            if end > self._limit:
+                raise ResourceExhausted(
+                    f"the answer has at least {end} bytes, this client takes {self._limit}"
+                )
+            if end > len(memory):
+                grown = aligned_memory(2 * end)
+                grown[:have] = memory[:have]
+                memory = grown
+            memory[have:end] = piece
+            have = end
+        return memory[:have].toreadonly()
+
+    def _opened(self) -> aiohttp.ClientSession:
+        if self._closed:
+            raise Cancelled("the client is closed")
+        if self._session is None:
+            try:
+                import aiohttp
+            except ImportError as error:
+                raise Unimplemented(
+                    f"asyncio over HTTP needs aiohttp: pip install 'kingpole-client[aio]' ({error})"
+                ) from None
+            path = self._address.path
+            connector = aiohttp.UnixConnector(path) if path else aiohttp.TCPConnector(limit=0)
+            self._session = aiohttp.ClientSession(
+                connector=connector, headers=self._headers, timeout=aiohttp.ClientTimeout(total=None),
+                auto_decompress=False,
+            )  # fmt: skip
+        return self._session
+
+    async def close(self) -> None:
+        """Close every connection."""
+        self._closed = True
+        if self._session is not None:
+            await self._session.close()
+
+
+async def _pieces(buffers: Sequence[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:
+    for buffer in buffers:
+        yield buffer

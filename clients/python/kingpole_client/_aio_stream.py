@@ -1,0 +1,173 @@
+"""Frames one after another on one socket, for asyncio. The protocol object receives straight into place."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from kingpole_client._address import Address
+from kingpole_client._frame import Frame, FrameAssembler
+from kingpole_client._messages import Answer, Buffers, decode_answer, encode_cancel, exchange_of
+from kingpole_client._socket import CONNECT_TIMEOUT_SECONDS
+from kingpole_client._values import Credit
+from kingpole_client.errors import Cancelled, KingpoleError, Unavailable
+
+_SCRATCH_BYTES = 64 * 1024
+
+
+class AsyncExchanges:
+    """The exchanges of one stream, by number; each is answered exactly once."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._last = 0
+        self.failure: KingpoleError | None = None
+
+    def begin(self) -> tuple[int, asyncio.Future[Answer]]:
+        """Take the next number."""
+        if self.failure is not None:
+            raise type(self.failure)(self.failure.message)
+        self._last += 1
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting[self._last] = future
+        return self._last, future
+
+    def give_up(self, exchange: int) -> bool:
+        """Forget an exchange; returns whether it was still waiting."""
+        return self._waiting.pop(exchange, None) is not None
+
+    def answer(self, frame: Frame) -> None:
+        """Hand a received frame to whom it belongs; raises what the server says of the stream as a whole."""
+        exchange = exchange_of(frame)
+        try:
+            answer = decode_answer(frame)
+        except KingpoleError as error:
+            answer = error
+        if isinstance(answer, Credit):
+            return
+        future = self._waiting.pop(exchange, None)
+        if future is None:
+            if exchange == 0 and isinstance(answer, KingpoleError):
+                raise answer
+        elif not future.done():
+            future.set_result(answer)
+
+    def fail(self, error: KingpoleError) -> None:
+        """End the stream: everything that waits, and everything later, fails with `error`."""
+        if self.failure is None:
+            self.failure = error
+        waiting, self._waiting = self._waiting, {}
+        for future in waiting.values():
+            if not future.done():
+                future.set_result(type(error)(error.message))
+
+
+class _StreamProtocol(asyncio.BufferedProtocol):
+    def __init__(self, name: str, limit: int) -> None:
+        self.exchanges = AsyncExchanges()
+        self._name = name
+        self._assembler = FrameAssembler(limit)
+        self._scratch = memoryview(bytearray(_SCRATCH_BYTES))
+        self._direct = False
+        self.writable = asyncio.Event()
+        self.writable.set()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+
+    def get_buffer(self, _sizehint: int) -> memoryview:  # type: ignore[override]
+        space = self._assembler.space()
+        self._direct = len(space) >= _SCRATCH_BYTES
+        return space if self._direct else self._scratch
+
+    def buffer_updated(self, nbytes: int) -> None:
+        try:
+            if self._direct:
+                frame = self._assembler.filled(nbytes)
+                frames = [] if frame is None else [frame]
+            else:
+                frames = self._assembler.feed(self._scratch[:nbytes])
+            for frame in frames:
+                self.exchanges.answer(frame)
+        except KingpoleError as error:
+            self.end(error)
+
+    def pause_writing(self) -> None:
+        self.writable.clear()
+
+    def resume_writing(self) -> None:
+        self.writable.set()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        reason = "closed the connection" if error is None else f"broke the connection: {error}"
+        self.end(Unavailable(f"{self._name} {reason}"))
+
+    def end(self, error: KingpoleError) -> None:
+        self.exchanges.fail(error)
+        self.writable.set()
+        if self.transport is not None:
+            self.transport.abort()
+
+
+class AsyncStreamTransport:
+    """A stream to an address, opened when first needed and again after it has ended."""
+
+    def __init__(self, address: Address, limit: int) -> None:
+        self._address, self._limit = address, limit
+        self._lock = asyncio.Lock()
+        self._stream: _StreamProtocol | None = None
+        self._closed = False
+
+    async def ask(self, make: Callable[[int], Buffers]) -> Answer:
+        """Send a request and wait for its answer; a cancelled wait cancels the request."""
+        stream = await self._opened()
+        await stream.writable.wait()
+        exchange, future = stream.exchanges.begin()
+        try:
+            buffers = make(exchange)
+            assert stream.transport is not None
+            stream.transport.writelines(buffers)
+            return await future
+        finally:
+            if stream.exchanges.give_up(exchange) and stream.transport is not None and future.cancelled():
+                stream.transport.writelines(encode_cancel(exchange))
+
+    async def _opened(self) -> _StreamProtocol:
+        async with self._lock:
+            if self._closed:
+                raise Cancelled("the client is closed")
+            if self._stream is None or self._stream.exchanges.failure is not None:
+                self._stream = await self._open()
+            return self._stream
+
+    async def _open(self) -> _StreamProtocol:
+        loop, address = asyncio.get_running_loop(), self._address
+        name = str(address)
+
+        def factory() -> _StreamProtocol:
+            return _StreamProtocol(name, self._limit)
+
+        try:
+            if address.path:
+                opening = loop.create_unix_connection(factory, address.path)
+                _, stream = await asyncio.wait_for(opening, CONNECT_TIMEOUT_SECONDS)
+            else:
+                opening_tcp = loop.create_connection(factory, address.host, address.port)
+                _, stream = await asyncio.wait_for(opening_tcp, CONNECT_TIMEOUT_SECONDS)
+        except asyncio.TimeoutError:
+            raise Unavailable(
+                f"{name} did not accept a connection within {CONNECT_TIMEOUT_SECONDS:.0f} s"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise Unavailable(f"cannot connect to {name}: {error}") from None
+        return stream
+
+    async def close(self) -> None:
+        """End the stream; what waits is answered `Cancelled`."""
+        self._closed = True
+        if self._stream is not None:
+            self._stream.end(Cancelled("the client was closed"))
+            # Let the loop close the socket before the caller lets go of the loop.
+            await asyncio.sleep(0)
