@@ -22,6 +22,7 @@ class IdentityModel(Model):
         )
 
     def execute(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Give the inputs back."""
         return {output: inputs[given] for given, output in self._names}
 
 
@@ -32,9 +33,12 @@ class IdentityBackend(Backend):
     inline_safe = True
 
     def load(self, directory: Path, configuration: Mapping[str, Any], device: str) -> IdentityModel:
+        """Make a model of the declared tensors."""
         inputs = declared(configuration, "inputs")
         if not inputs:
-            raise ModelError("FAILED_PRECONDITION", "the identity backend needs `inputs` in the configuration")
+            raise ModelError(
+                "FAILED_PRECONDITION", "the identity backend needs `inputs` in the configuration"
+            )
         outputs = declared(configuration, "outputs") or tuple(
             TensorSpec(f"OUTPUT{index}", spec.datatype, spec.shape) for index, spec in enumerate(inputs)
         )

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-
 from kingpole._arrays import Array, dtype_of
 from kingpole.contract import Backend, Model, ModelError
 from kingpole.signature import DEFAULT_MAX_BATCH_SIZE, Signature, TensorSpec, is_batchable
@@ -61,6 +60,7 @@ class OnnxModel(Model):
         self._has_bf16 = any(spec.datatype == "BF16" for spec in (*signature.inputs, *signature.outputs))
 
     def execute(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Run the session once."""
         for name in self._text_names & inputs.keys():
             inputs = {**inputs, name: _decode(name, inputs[name])}
         try:
@@ -94,11 +94,13 @@ class OnnxBackend(Backend):
     inline_safe = True
 
     def load(self, directory: Path, configuration: Mapping[str, Any], device: str) -> OnnxModel:
+        """Make a session of the file."""
         file = Path(configuration.get("file") or directory / "model.onnx")
-        notes: list[str] = []
         options = dict(configuration.get("options") or {})
-        for unknown in sorted(options.keys() - _OPTIONS):
-            notes.append(f"option '{unknown}' is not known to the onnx backend and has no effect")
+        notes = [
+            f"option '{unknown}' is not known to the onnx backend and has no effect"
+            for unknown in sorted(options.keys() - _OPTIONS)
+        ]
         providers = _providers(device, options.get("providers"), notes)
         try:
             session = onnxruntime.InferenceSession(
@@ -177,7 +179,9 @@ def _decode(name: str, tensor: Array) -> Array:
     try:
         decoded.ravel()[:] = [element.decode() for element in tensor.ravel()]
     except UnicodeDecodeError as error:
-        raise ModelError("INVALID_ARGUMENT", f"input '{name}': strings must be UTF-8 ({error.reason})") from error
+        raise ModelError(
+            "INVALID_ARGUMENT", f"input '{name}': strings must be UTF-8 ({error.reason})"
+        ) from error
     return decoded
 
 

@@ -33,7 +33,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-
 from kingpole._arrays import Array, datatype_of
 from kingpole.contract import Backend, Model, ModelError, declared
 from kingpole.signature import ELEMENT_BYTES, Signature, TensorSpec
@@ -52,6 +51,7 @@ class PythonModel(Model):
         self._output_names = [spec.name for spec in signature.outputs]
 
     def execute(self, inputs: dict[str, Array]) -> dict[str, Array]:
+        """Call the user's function once, for the whole batch."""
         given = self._infer(inputs) if self._by_name else self._infer(**inputs)
         if isinstance(given, dict):
             return {name: np.asarray(value) for name, value in given.items()}
@@ -65,10 +65,12 @@ class PythonModel(Model):
         return {name: np.asarray(value) for name, value in zip(self._output_names, values, strict=True)}
 
     def warmup(self) -> None:
+        """Let the user's object prepare, if it wants to."""
         if hasattr(self._user, "warmup"):
             self._user.warmup()
 
     def close(self) -> None:
+        """Let the user's object tidy up, if it wants to."""
         if hasattr(self._user, "close"):
             self._user.close()
 
@@ -79,6 +81,7 @@ class PythonBackend(Backend):
     name = "python"
 
     def load(self, directory: Path, configuration: Mapping[str, Any], device: str) -> Model:
+        """Import the file and find which of the three forms it has."""
         file = directory / (configuration.get("file") or "model.py")
         module = _import(file, str(configuration.get("name") or directory.name))
         made = getattr(module, "Model", None)
@@ -146,8 +149,8 @@ def _signature(
         if not found:
             raise _refusal(
                 file,
-                f"its {field} are not declared: write `{field}` in model.yaml or {field.upper()} in the module,"
-                f" for example {field.upper()} = [('x', 'FP32', [-1, 4])]",
+                f"its {field} are not declared: write `{field}` in model.yaml or {field.upper()}"
+                f" in the module, for example {field.upper()} = [('x', 'FP32', [-1, 4])]",
             )
     if infer is not None:
         _check_arguments(file, infer, inputs)
@@ -218,5 +221,6 @@ def _check_arguments(file: Path, infer: Callable[..., Any], inputs: tuple[Tensor
     if not needed <= names <= taken:
         raise _refusal(
             file,
-            f"infer takes ({', '.join(sorted(taken))}) but the declared inputs are ({', '.join(sorted(names))})",
+            f"infer takes ({', '.join(sorted(taken))})"
+            f" but the declared inputs are ({', '.join(sorted(names))})",
         )

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from kingpole._arrays import Array, to_datatype
 from kingpole.contract import Backend, Model, ModelError, find_backend
 from kingpole.signature import ELEMENT_BYTES, is_batchable

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from contract import ContractTests
-
 from kingpole._arrays import Array
 
 

@@ -7,10 +7,9 @@ import numpy as np
 import onnx_models
 import pytest
 from contract import ContractTests
-from onnx import TensorProto
-
 from kingpole._arrays import Array, dtype_of
 from kingpole.contract import Model, ModelError, find_backend
+from onnx import TensorProto
 
 
 def load(directory: Path, **configuration: Any) -> Model:

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 import pytest
 from contract import ContractTests
-
 from kingpole._arrays import Array
 from kingpole.contract import Model, ModelError, find_backend
 

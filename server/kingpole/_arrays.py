@@ -46,12 +46,10 @@ def dtype_of(datatype: str) -> np.dtype[Any]:
         raise ValueError(f"unknown datatype '{datatype}'")
     try:
         import ml_dtypes
-
-        found = np.dtype(ml_dtypes.bfloat16)
     except ImportError:
         return _DTYPES["UINT16"]
-    _DTYPES["BF16"] = found
-    return found
+    _DTYPES["BF16"] = np.dtype(ml_dtypes.bfloat16)
+    return _DTYPES["BF16"]
 
 
 def datatype_of(array: Array) -> str | None:
@@ -83,7 +81,8 @@ def view(buffer: Any, datatype: str, shape: tuple[int, ...], offset: int, nbytes
         raise ValueError(f"{nbytes} bytes are no {datatype} tensor of shape {shape}")
     if nbytes == 0:
         return np.empty(shape, dtype)
-    return np.ndarray(shape, dtype, buffer, offset)
+    made: Array = np.ndarray(shape, dtype, buffer, offset)
+    return made
 
 
 def read_bytes(data: memoryview, shape: tuple[int, ...]) -> Array:

@@ -135,7 +135,9 @@ def _located(path: Path, content: bytes, message: str) -> str:
         field = names[-1] if names else ""
     line = 0
     if field:
-        pattern = re.compile(rb"^[\s{\-\[,]*[\"']?" + re.escape(field.encode()) + rb"[\"']?\s*[:=]", re.MULTILINE)
+        pattern = re.compile(
+            rb"^[\s{\-\[,]*[\"']?" + re.escape(field.encode()) + rb"[\"']?\s*[:=]", re.MULTILINE
+        )
         if found := pattern.search(content):
             line = content[: found.end()].count(b"\n") + 1
     return f"{path.name}{f':{line}' if line else ''}: {message}"

@@ -132,7 +132,9 @@ def find_backend(name: str) -> Backend:
     except ImportError as error:
         raise ModelError("FAILED_PRECONDITION", f"backend '{name}' cannot be imported: {error}") from error
     if not isinstance(made, Backend):
-        raise ModelError("FAILED_PRECONDITION", f"'{target}' of backend '{name}' is no kingpole.contract.Backend")
+        raise ModelError(
+            "FAILED_PRECONDITION", f"'{target}' of backend '{name}' is no kingpole.contract.Backend"
+        )
     return made
 
 

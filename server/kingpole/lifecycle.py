@@ -31,13 +31,33 @@ Override = tuple[ModelConfiguration, list[str]]
 class Core(Protocol):
     """What the lifecycle needs of `kingpole._core.Server`."""
 
-    def open(self, request: bytes) -> bytes: ...
-    def serve(self, handle: int, specification: bytes) -> bytes: ...
-    def close(self, handle: int) -> None: ...
-    def set_index(self, rows: bytes) -> None: ...
-    def set_expected(self, ready: bool) -> None: ...
-    def next_control(self, timeout_ms: int) -> bytes | None: ...
-    def complete_control(self, token: int, code: str | None, message: str) -> None: ...
+    def open(self, request: bytes) -> bytes:
+        """Load without serving."""
+        ...
+
+    def serve(self, handle: int, specification: bytes) -> bytes:
+        """Warm up and serve."""
+        ...
+
+    def close(self, handle: int) -> None:
+        """Withdraw and unload."""
+        ...
+
+    def set_index(self, rows: bytes) -> None:
+        """Tell what is not served."""
+        ...
+
+    def set_expected(self, ready: bool) -> None:
+        """Tell whether all is served that should be."""
+        ...
+
+    def next_control(self, timeout_ms: int) -> bytes | None:
+        """Wait for a request to load or unload."""
+        ...
+
+    def complete_control(self, token: int, code: str | None, message: str) -> None:
+        """Answer such a request."""
+        ...
 
 
 @dataclass
@@ -126,9 +146,7 @@ class Lifecycle:
         found = await self._scan()
         stamps = {name: _stamp(entries) for name, entries in found.items()}
         settled = {name for name, stamp in stamps.items() if self._seen.get(name) == stamp}
-        gone = {
-            name for name in self._loaded_stamps if name not in stamps and name not in self._seen
-        }
+        gone = {name for name in self._loaded_stamps if name not in stamps and name not in self._seen}
         self._seen = stamps
         changes: list[Awaitable[Any]] = []
         for name in sorted(settled):
@@ -259,7 +277,7 @@ class Lifecycle:
         async with self._loading:
             try:
                 handle, opened, served = await asyncio.to_thread(self._open_and_serve, artifact)
-            except Exception as error:  # noqa: BLE001 - the core, the backend or the configuration; all are told
+            except Exception as error:  # noqa: BLE001 - whatever it was is the reason
                 reason = reason_of(error)
                 self._fail(artifact.name, artifact.version, reason)
                 return reason
@@ -281,7 +299,9 @@ class Lifecycle:
             "backend": artifact.backend,
             "directory": str(artifact.directory),
             "file": file,
-            "worker": self._worker if self._worker and configuration.worker == "auto" else configuration.worker,
+            "worker": self._worker
+            if self._worker and configuration.worker == "auto"
+            else configuration.worker,
             "instances": configuration.instances,
             "device": configuration.device,
             "configuration": {
@@ -294,9 +314,7 @@ class Lifecycle:
         opened = json.loads(self._core.open(json.dumps(request).encode()))
         try:
             specification = merge(artifact, opened)
-            served = json.loads(
-                self._core.serve(opened["handle"], json.dumps(specification).encode())
-            )
+            served = json.loads(self._core.serve(opened["handle"], json.dumps(specification).encode()))
         except BaseException:
             self._core.close(opened["handle"])
             raise
@@ -370,7 +388,8 @@ def _describe(artifact: Artifact, opened: dict[str, Any], served: dict[str, Any]
     batching = f"batches up to {rows} rows" if rows else "does not batch"
     profile = ", ".join(f"{size} rows {round(us)} \u00b5s" for size, us in served.get("profile", []))
     lines = [
-        f"{artifact.name} version {artifact.version}: ready, {artifact.backend}, runs {served['placed']}, {batching}",
+        f"{artifact.name} version {artifact.version}: ready, {artifact.backend},"
+        f" runs {served['placed']}, {batching}",
         f"  {tensors[0]} -> {tensors[1]}",
     ]
     if profile:

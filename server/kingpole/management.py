@@ -21,8 +21,13 @@ _BODY_BYTES = 1 << 20
 class Reporting(Protocol):
     """What management reads from the core."""
 
-    def metrics(self) -> str: ...
-    def statistics(self) -> bytes: ...
+    def metrics(self) -> str:
+        """Everything counted, for Prometheus."""
+        ...
+
+    def statistics(self) -> bytes:
+        """Counters by model, as JSON."""
+        ...
 
 
 def is_local(host: str) -> bool:
@@ -130,4 +135,6 @@ async def listen(application: web.Application, host: str, port: int) -> tuple[we
 
 
 def _host(header: str) -> str:
-    return header[: header.index("]") + 1] if header.startswith("[") and "]" in header else header.split(":")[0]
+    return (
+        header[: header.index("]") + 1] if header.startswith("[") and "]" in header else header.split(":")[0]
+    )

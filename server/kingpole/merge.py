@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from kingpole.configuration import ConfigurationError, ModelConfiguration, TensorConfiguration
+from kingpole.configuration import ConfigurationError, TensorConfiguration
 from kingpole.repository.scan import Artifact
 from kingpole.repository.triton import config_json
 from kingpole.signature import DEFAULT_MAX_BATCH_SIZE, TensorSpec, format_shape, is_batchable
@@ -30,7 +30,9 @@ def merge(artifact: Artifact, reported: Mapping[str, Any]) -> dict[str, Any]:
     configuration = artifact.configuration
     inputs = _tensors("input", configuration.inputs, reported["inputs"])
     outputs = _tensors("output", configuration.outputs, reported["outputs"])
-    max_batch_size = _max_batch_size(configuration.max_batch_size, reported["max_batch_size"], inputs, outputs)
+    max_batch_size = _max_batch_size(
+        configuration.max_batch_size, reported["max_batch_size"], inputs, outputs
+    )
     specification: dict[str, Any] = {
         "name": artifact.name,
         "version": artifact.version,

@@ -60,7 +60,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"kingpole {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
-    serve = commands.add_parser("serve", help="serve models", description="Serve models, repositories or both.")
+    serve = commands.add_parser(
+        "serve", help="serve models", description="Serve models, repositories or both."
+    )
     add_serve_arguments(serve)
     serve.set_defaults(run=_serve)
 

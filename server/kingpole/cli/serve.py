@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import time
-
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +63,14 @@ def core_configuration(settings: Resolved) -> dict[str, Any]:
         "control": settings["control_mode"],
         "onnxruntime_library": settings["onnxruntime_library"] or find_onnxruntime_library(),
     }
-    for name in ("default_model", "inline_limit_us", "max_body_bytes", "queue_bytes", "tls_certificate", "tls_key"):
+    for name in (
+        "default_model",
+        "inline_limit_us",
+        "max_body_bytes",
+        "queue_bytes",
+        "tls_certificate",
+        "tls_key",
+    ):
         made[name] = settings[name]
     return made
 
@@ -75,10 +81,7 @@ def _check_paths(settings: Resolved) -> list[Path]:
     paths = [Path(path) for path in settings["path"]]
     found = 0
     for path in paths:
-        try:
-            found += len(scan(path))
-        except (OSError, RepositoryError) as error:
-            raise CommandError(f"{path}: {reason_of(error)}", USAGE) from error
+        found += _count_models(path)
     if not found and settings["control_mode"] == "none":
         raise CommandError(
             f"no model in {', '.join(map(str, paths))}: expected an .onnx file, or directories with"
@@ -86,6 +89,13 @@ def _check_paths(settings: Resolved) -> list[Path]:
             USAGE,
         )
     return paths
+
+
+def _count_models(path: Path) -> int:
+    try:
+        return len(scan(path))
+    except (OSError, RepositoryError) as error:
+        raise CommandError(f"{path}: {reason_of(error)}", USAGE) from error
 
 
 def _make_core(settings: Resolved) -> Server:
@@ -161,9 +171,7 @@ def _summary(lifecycle: Lifecycle, started: float) -> str:
     return f"not ready: {', '.join(broken)} cannot be served ({len(served)} of {len(versions)} are, {took})"
 
 
-async def _listen_management(
-    settings: Resolved, core: Server, lifecycle: Lifecycle
-) -> tuple[Any, str]:
+async def _listen_management(settings: Resolved, core: Server, lifecycle: Lifecycle) -> tuple[Any, str]:
     address = settings["management"]
     if address == "off":
         return None, ""
@@ -180,7 +188,9 @@ async def _listen_management(
     try:
         return await listen(make_application(core, lifecycle, local=local), host.strip("[]"), int(port))
     except OSError as error:
-        raise CommandError(f"cannot listen on {address} (management): {error.strerror}", NOT_STARTED) from error
+        raise CommandError(
+            f"cannot listen on {address} (management): {error.strerror}", NOT_STARTED
+        ) from error
 
 
 def _stop_on_signals() -> asyncio.Event:
@@ -202,5 +212,3 @@ def _stop_on_signals() -> asyncio.Event:
 def _say(line: str) -> None:
     # A model's name or an exception's text may hold anything; a log line is one line.
     print("".join(each if each.isprintable() else "?" for each in line), file=sys.stderr, flush=True)
-
-

@@ -26,10 +26,12 @@ class Setting:
 
     @property
     def flag(self) -> str:
+        """How it is written on the command line."""
         return "--" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
+        """How it is written in the environment."""
         return "KINGPOLE_" + self.name.upper()
 
 
@@ -43,13 +45,17 @@ def _boolean(text: str) -> bool:
 
 
 SETTINGS = (
-    Setting("listen", "HOST:PORT or unix:PATH, repeatable; port 0 is any free one", ["127.0.0.1:8000"], many=True),
+    Setting(
+        "listen", "HOST:PORT or unix:PATH, repeatable; port 0 is any free one", ["127.0.0.1:8000"], many=True
+    ),
     Setting("management", "HOST:PORT of metrics and repository, or off", "127.0.0.1:8002"),
     Setting("management_public", "allow management beyond this machine", False, _boolean),
     Setting("control_mode", "when models are loaded", "none", choices=("none", "poll", "explicit")),
     Setting("load_model", "explicit: model to load at start, repeatable, * for all", [], many=True),
     Setting("poll_seconds", "poll: seconds between looks", 15, int, least=1),
-    Setting("worker", "where models run that do not say", "auto", choices=("auto", "inline", "shared", "own")),
+    Setting(
+        "worker", "where models run that do not say", "auto", choices=("auto", "inline", "shared", "own")
+    ),
     Setting("default_model", "model of requests that name none"),
     Setting("reactors", "threads that read requests, default one per processor", None, int, least=1),
     Setting("threads", "threads of a framework, default one per processor", None, int, least=1),
@@ -67,7 +73,9 @@ def add_serve_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the flags of `serve`."""
     parser.add_argument("path", nargs="*", metavar="PATH", help="a model or a repository; or KINGPOLE_PATH")
     parser.add_argument("--config", metavar="FILE", help="settings in YAML, JSON or TOML; or KINGPOLE_CONFIG")
-    parser.add_argument("--print-config", action="store_true", help="print every setting and its source, and end")
+    parser.add_argument(
+        "--print-config", action="store_true", help="print every setting and its source, and end"
+    )
     for setting in SETTINGS:
         text = setting.help
         if setting.default not in (None, []):
@@ -97,9 +105,11 @@ class Resolved:
         return self.values[name]
 
     def describe(self) -> str:
+        """One line for each setting."""
         width = max(len(name) for name in self.values)
         return "\n".join(
-            f"{name:<{width}} = {_shown(value)}  # {self.sources[name]}" for name, value in self.values.items()
+            f"{name:<{width}} = {_shown(value)}  # {self.sources[name]}"
+            for name, value in self.values.items()
         )
 
 
@@ -141,8 +151,12 @@ def _read(file: Path) -> dict[str, Any]:
 
     try:
         content = file.read_bytes()
-        decode = {".toml": msgspec.toml.decode, ".json": msgspec.json.decode}.get(file.suffix, msgspec.yaml.decode)
-        value = decode(content) or {}
+        if file.suffix == ".toml":
+            value = msgspec.toml.decode(content)
+        elif file.suffix == ".json":
+            value = msgspec.json.decode(content)
+        else:
+            value = msgspec.yaml.decode(content) or {}
     except OSError as error:
         raise CommandError(f"{file}: {error.strerror}", USAGE) from error
     except ValueError as error:
@@ -158,7 +172,9 @@ def _checked(setting: Setting, value: Any, source: str) -> Any:
     try:
         made = setting.kind(str(value))
     except ValueError as error:
-        raise CommandError(f"{source}: expected {setting.kind.__name__.strip('_')}, got '{value}'", USAGE) from error
+        raise CommandError(
+            f"{source}: expected {setting.kind.__name__.strip('_')}, got '{value}'", USAGE
+        ) from error
     if setting.choices and made not in setting.choices:
         raise CommandError(f"{source}: expected one of {', '.join(setting.choices)}, got '{value}'", USAGE)
     if setting.least is not None and made < setting.least:

@@ -62,8 +62,8 @@ def scan(
         found = [_guard(root.name, root, "", override)]
     else:
         found = []
-        for entry in sorted(os.listdir(root)):
-            if entry.startswith(".") or entry.startswith("lost+found"):
+        for entry in sorted(each.name for each in root.iterdir()):
+            if entry.startswith((".", "lost+found")):
                 continue
             name = entry.removesuffix(".onnx")
             if (only is not None and only != name) or not ((root / entry).is_dir() or name != entry):
@@ -86,7 +86,7 @@ def _guard(
 
 def _is_model(directory: Path) -> bool:
     """A model's own directory, rather than a directory of models."""
-    names = set(os.listdir(directory))
+    names = {each.name for each in directory.iterdir()}
     if names & {*FILES, "config.pbtxt"}:
         return True
     if names & set(_ARTEFACTS.values()):
@@ -109,7 +109,7 @@ def _read(
             Artifact(name, "1", home.parent, artefact, "onnx", (override or (ModelConfiguration(), []))[0],
                      home, tuple(notes), _stamp([artefact]))
         ]  # fmt: skip
-    configuration, notes, configuration_file = override and (*override, None) or _configuration(root, home)
+    configuration, notes, configuration_file = (*override, None) if override else _configuration(root, home)
     if configuration.name and configuration.name != name:
         # A directory that was named on the command line may be called anything.
         if entry:
@@ -119,7 +119,7 @@ def _read(
         name = configuration.name
     versions = {
         version: child
-        for child in os.listdir(home)
+        for child in (each.name for each in home.iterdir())
         if (version := version_of(child)) is not None and (home / child).is_dir()
     }
     made = []
@@ -143,7 +143,7 @@ def _artifact(
 ) -> Artifact:
     notes = list(notes)
     backend, filename = configuration.backend, configuration.file
-    present = sorted(os.listdir(directory))
+    present = sorted(each.name for each in directory.iterdir())
     if backend is None:
         for candidate, usual in _ARTEFACTS.items():
             if (filename or usual) in present and (filename or usual).endswith(Path(usual).suffix):
@@ -169,9 +169,7 @@ def _artifact(
             raise RepositoryError(f"version {version}: {where} is missing") from error
     files = [resolve_inside(root, *_below(root, directory), each) for each in present]
     files += [home / each for each in (*FILES, "config.pbtxt") if (home / each).exists()]
-    return Artifact(
-        name, version, directory, file, backend, configuration, home, tuple(notes), _stamp(files)
-    )
+    return Artifact(name, version, directory, file, backend, configuration, home, tuple(notes), _stamp(files))
 
 
 def _configuration(root: Path, home: Path) -> tuple[ModelConfiguration, list[str], str | None]:
@@ -195,4 +193,3 @@ def _stamp(files: list[Path]) -> tuple[tuple[str, int, int], ...]:
         for file in sorted(set(files))
         if file.is_file() and (status := file.stat())
     )
-

@@ -86,7 +86,9 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
     elif fields.get("input") or fields.get("output"):
         plain["max_batch_size"] = 0
     for ours, theirs in (("inputs", "input"), ("outputs", "output")):
-        plain[ours] = [_tensor(each, bool(max_batch_size), file, theirs, notes) for each in _list(fields, theirs)]
+        plain[ours] = [
+            _tensor(each, bool(max_batch_size), file, theirs, notes) for each in _list(fields, theirs)
+        ]
     _read_versions(_message(fields, "version_policy"), plain, file)
     _read_batching(_message(fields, "dynamic_batching"), plain, file, notes)
     _read_instances(_list(fields, "instance_group"), plain, file, notes)
@@ -95,7 +97,8 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
         plain["options"] = options
     known = {
         "name", "platform", "backend", "default_model_filename", "max_batch_size", "input", "output",
-        "version_policy", "dynamic_batching", "instance_group", "parameters", "model_transaction_policy", *_REFUSED,
+        "version_policy", "dynamic_batching", "instance_group", "parameters", "model_transaction_policy",
+        *_REFUSED,
     }  # fmt: skip
     for name in fields:
         if name in _IGNORED and fields[name]:
@@ -165,9 +168,7 @@ def config_json(specification: Mapping[str, Any], configuration: ModelConfigurat
         "default_model_filename": file,
         "cc_model_filenames": {},
         "metric_tags": {},
-        "parameters": {
-            name: {"string_value": str(value)} for name, value in configuration.options.items()
-        },
+        "parameters": {name: {"string_value": str(value)} for name, value in configuration.options.items()},
         "model_warmup": [],
     }
     if batches:
@@ -235,7 +236,9 @@ def _tensor(
         made["labels"] = each["label_filename"]
     known = {"name", "data_type", "dims", "optional", "label_filename", "format", "reshape",
              "allow_ragged_batch", "is_shape_tensor", "is_non_linear_format_io"}  # fmt: skip
-    notes.extend(f"{file}: {field} '{name}': unknown field '{other}' has no effect" for other in each.keys() - known)
+    notes.extend(
+        f"{file}: {field} '{name}': unknown field '{other}' has no effect" for other in each.keys() - known
+    )
     return made
 
 
@@ -255,13 +258,13 @@ def _read_batching(batching: Mapping[str, Any], plain: dict[str, Any], file: str
     if delay := _integer(batching, "max_queue_delay_microseconds", file):
         plain["max_queue_delay_us"] = delay
     policy = batching.get("default_queue_policy")
-    if isinstance(policy, dict) and (
-        timeout := _integer(policy, "default_timeout_microseconds", file)
-    ):
+    if isinstance(policy, dict) and (timeout := _integer(policy, "default_timeout_microseconds", file)):
         plain["default_timeout_us"] = timeout
-    for name in ("priority_levels", "priority_queue_policy", "preserve_ordering"):
-        if batching.get(name):
-            notes.append(f"{file}: dynamic_batching.{name} has no effect")
+    notes.extend(
+        f"{file}: dynamic_batching.{name} has no effect"
+        for name in ("priority_levels", "priority_queue_policy", "preserve_ordering")
+        if batching.get(name)
+    )
 
 
 def _read_instances(
@@ -288,6 +291,8 @@ def _read_parameters(parameters: Any) -> dict[str, str]:
         rows = parameters if isinstance(parameters, list) else [parameters]
         entries = [(row.get("key"), row.get("value")) for row in rows]
     return {
-        str(key): str(value.get("string_value", value.get("stringValue", "")) if isinstance(value, dict) else value)
+        str(key): str(
+            value.get("string_value", value.get("stringValue", "")) if isinstance(value, dict) else value
+        )
         for key, value in entries
     }

@@ -18,6 +18,8 @@ class _Packet(msgspec.Struct, tag_field="type", gc=False):
 
 
 class Load(_Packet, tag="load"):
+    """Load a model."""
+
     handle: int
     backend: str
     directory: str
@@ -26,6 +28,8 @@ class Load(_Packet, tag="load"):
 
 
 class Execute(_Packet, tag="execute"):
+    """Run a batch; `free` is room in its arena for outputs."""
+
     sequence: int
     handle: int
     arena: int
@@ -37,23 +41,31 @@ class Execute(_Packet, tag="execute"):
 
 
 class Unload(_Packet, tag="unload"):
+    """Forget a model."""
+
     handle: int
 
 
 class Release(_Packet, tag="release"):
+    """An arena is no longer needed by the server."""
+
     arena: int
 
 
 class Stop(_Packet, tag="stop"):
-    pass
+    """Finish and end."""
 
 
 class Ready(_Packet, tag="ready"):
+    """The worker is there."""
+
     pid: int
     python: str
 
 
 class Loaded(_Packet, tag="loaded"):
+    """A model is loaded, and what it reports of itself."""
+
     handle: int
     platform: str
     inputs: list[list[Any]]
@@ -64,12 +76,16 @@ class Loaded(_Packet, tag="loaded"):
 
 
 class Failed(_Packet, tag="failed"):
+    """A model could not be loaded."""
+
     handle: int
     code: str
     message: str
 
 
 class Done(_Packet, tag="done"):
+    """A batch has run."""
+
     sequence: int
     arena: int
     outputs: list[TensorRow]
@@ -77,12 +93,16 @@ class Done(_Packet, tag="done"):
 
 
 class Error(_Packet, tag="error"):
+    """A batch has failed."""
+
     sequence: int
     code: str
     message: str
 
 
 class Unloaded(_Packet, tag="unloaded"):
+    """A model is forgotten."""
+
     handle: int
 
 

@@ -89,7 +89,7 @@ class Worker:
             outputs = instance.model.execute(inputs)
             execute_us = (time.perf_counter_ns() - started_ns) // 1000
             done, descriptor = self._lay_out(packet, instance, outputs, execute_us)
-        except Exception as error:  # a model may raise anything; its batch is answered with it
+        except Exception as error:  # noqa: BLE001 - a model may raise anything; its batch is answered with it
             code, message = _report(name, error)
             self._send(packets.Error(packet.sequence, code, message))
             return
@@ -100,7 +100,9 @@ class Worker:
     ) -> tuple[packets.Done, int | None]:
         """Check a batch's outputs and copy them to where the server can read them."""
         if not isinstance(outputs, dict):
-            raise ModelError("INTERNAL", f"the model returned {type(outputs).__name__}, not a dict of outputs")
+            raise ModelError(
+                "INTERNAL", f"the model returned {type(outputs).__name__}, not a dict of outputs"
+            )
         pieces: list[tuple[str, str, tuple[int, ...], int, int, Array | bytes]] = []
         start, room = packet.free
         offset = start
@@ -139,7 +141,7 @@ class Worker:
             model.warmup()
             self._instances[packet.handle] = _Instance(name, model)
             loaded = _loaded(packet.handle, model.signature)
-        except Exception as error:  # user code runs at load too; the server is told why it failed
+        except Exception as error:  # noqa: BLE001 - user code runs at load too; the server is told why it failed
             code, message = _report(name, error, otherwise="FAILED_PRECONDITION")
             self._send(packets.Failed(packet.handle, code, message))
             return
@@ -220,7 +222,7 @@ def _loaded(handle: int, signature: Signature) -> packets.Loaded:
 def _close(instance: _Instance) -> None:
     try:
         instance.model.close()
-    except Exception as error:  # the model is gone either way; its author should know
+    except Exception as error:  # noqa: BLE001 - the model is gone either way; its author should know
         _report(instance.name, error)
 
 
