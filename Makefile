@@ -64,7 +64,7 @@ prerequisites:
 $(INSTALLED): pyproject.toml clients/python/pyproject.toml hatch_build.py | prerequisites
 	@test -x $(PYTHON) || { echo "creating $(VENV)"; python3 -m venv $(VENV); }
 	$(PYTHON) -m pip install --disable-pip-version-check 'hatchling>=1.27' editables
-	$(PYTHON) -m pip install --disable-pip-version-check --no-build-isolation -e clients/python[grpc,aio] -e '.[onnx,demo,dev]'
+	$(PYTHON) -m pip install --disable-pip-version-check --no-build-isolation -e clients/python[grpc,aio] -e '.[onnx,client,demo,dev]'
 	@# pyright fetches its own JavaScript at the first run: now, so that later runs need no network
 	$(BIN)/pyright --version
 	cargo fetch --quiet
