@@ -1,0 +1,36 @@
+//! What the wiring decides for all frontends.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_rustls::rustls::ServerConfig;
+
+/// Limits and choices of the frontends, the same for every connection.
+#[derive(Clone)]
+pub struct FrontendConfiguration {
+    /// The longest request body or gRPC message, before and after decompression.
+    pub max_body_bytes: usize,
+    /// The most connections open at once; further ones are closed on arrival.
+    pub max_connections: usize,
+    /// How long a client may take to say which protocol it speaks, to finish a TLS handshake or a header.
+    pub header_timeout: Duration,
+    /// How long a client may take to send one body.
+    pub body_timeout: Duration,
+    /// TLS for TCP listeners, see [`crate::load_tls`]; plain text stays accepted beside it.
+    pub tls: Option<Arc<ServerConfig>>,
+    /// Answer gRPC requests that came as typed `contents` in the same way, not as raw bytes.
+    pub mirror_contents: bool,
+}
+
+impl Default for FrontendConfiguration {
+    fn default() -> Self {
+        Self {
+            max_body_bytes: 1 << 30,
+            max_connections: 10_000,
+            header_timeout: Duration::from_secs(10),
+            body_timeout: Duration::from_secs(300),
+            tls: None,
+            mirror_contents: true,
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! What frames on one stream say to each other. Knows no socket: frames in, encoded frames out.
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use kingpole_engine::Responder;
+use kingpole_values::{ByteString, Code, Error, InferRequest, InferResponse, Result};
+use kingpole_wire::Scatter;
+use kingpole_wire::frame::{self, Frame, Message, Metadata, ModelName, ServerInfo, TensorSpec};
+use tokio::sync::mpsc;
+
+use super::{encode_error, refuse_shared};
+use crate::connection::Shared;
+use crate::respond;
+
+/// An encoded answer on its way to the client.
+pub(crate) struct Outgoing {
+    pub(crate) exchange: u64,
+    pub(crate) frame: Scatter,
+}
+
+/// One stream's exchanges.
+///
+/// Every request received is answered by exactly one frame, unless the client cancelled it.
+pub(crate) struct Conversation {
+    shared: Rc<Shared>,
+    answers: mpsc::UnboundedSender<Outgoing>,
+    in_flight: HashMap<u64, Arc<AtomicBool>>,
+}
+
+impl Conversation {
+    pub(crate) fn new(shared: Rc<Shared>, answers: mpsc::UnboundedSender<Outgoing>) -> Self {
+        Self { shared, answers, in_flight: HashMap::new() }
+    }
+
+    /// Inference requests whose answer was not yet given to `finish`.
+    pub(crate) fn in_flight(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// An answer of ours was taken for writing. False if the client has cancelled it.
+    pub(crate) fn finish(&mut self, outgoing: &Outgoing) -> bool {
+        self.in_flight.remove(&outgoing.exchange).is_none_or(|cancelled| !cancelled.load(Ordering::Relaxed))
+    }
+
+    /// Take a frame. Answers that are known at once are returned, others come through the channel.
+    pub(crate) fn receive(&mut self, frame: Frame, timeout_us: Option<u64>) -> Option<Scatter> {
+        let exchange = frame.exchange;
+        let engine = &self.shared.engine;
+        let answered = match frame.message {
+            Message::Request { request, shared } => {
+                let id = request.id.clone();
+                return match refuse_shared(&shared).and_then(|()| self.infer(request, timeout_us, exchange)) {
+                    Ok(()) => None,
+                    Err(error) => {
+                        self.shared.engine.count_refused(error.code);
+                        Some(encode_error(&error, id.as_deref(), exchange))
+                    }
+                };
+            }
+            Message::Cancel => {
+                if let Some(cancelled) = self.in_flight.get(&exchange) {
+                    cancelled.store(true, Ordering::Relaxed);
+                }
+                return None;
+            }
+            // We answer whatever was asked; how fast it is read bounds how much we take.
+            Message::Credit { .. } => return None,
+            Message::ReadyRequest(asked) if asked.model.is_empty() => {
+                Ok(frame::encode_ready(engine.is_ready(), exchange))
+            }
+            Message::ReadyRequest(asked) => engine
+                .model_ready(&asked.model, asked.version.as_deref())
+                .map(|ready| frame::encode_ready(ready, exchange)),
+            Message::ServerInfoRequest => Ok(frame::encode_server_info(&self.server_info(), exchange)),
+            Message::MetadataRequest(asked) => {
+                self.metadata(&asked).map(|metadata| frame::encode_metadata(&metadata, exchange))
+            }
+            Message::Unknown(kind) => Err(Error::new(
+                Code::Unimplemented,
+                format!("messages of kind {kind} are not known to this server"),
+            )),
+            Message::Response { .. }
+            | Message::Error(_)
+            | Message::Ready(_)
+            | Message::ServerInfo(_)
+            | Message::Metadata(_) => Err(Error::invalid("a client does not send answers")),
+        };
+        Some(answered.unwrap_or_else(|error| encode_error(&error, None, exchange)))
+    }
+
+    fn infer(&mut self, mut request: InferRequest, timeout_us: Option<u64>, exchange: u64) -> Result<()> {
+        respond::shorten(&mut request, timeout_us);
+        if self.in_flight.contains_key(&exchange) {
+            return Err(Error::invalid(format!("exchange {exchange} is already in flight")));
+        }
+        let cancelled = Arc::new(AtomicBool::new(false));
+        self.in_flight.insert(exchange, Arc::clone(&cancelled));
+        let responder =
+            FrameReply { answers: self.answers.clone(), exchange, id: request.id.clone(), cancelled };
+        self.shared.engine.infer(request, Instant::now(), Box::new(responder));
+        Ok(())
+    }
+
+    fn server_info(&self) -> ServerInfo {
+        let info = self.shared.engine.info();
+        ServerInfo {
+            name: info.name.into(),
+            version: info.version.into(),
+            extensions: info.extensions.iter().map(|&extension| extension.into()).collect(),
+            max_frame_bytes: self.shared.configuration.max_body_bytes as u64,
+        }
+    }
+
+    fn metadata(&self, asked: &ModelName) -> Result<Metadata> {
+        let engine = &self.shared.engine;
+        let specification = engine.model(&asked.model, asked.version.as_deref())?;
+        let tensors = |specifications: &[kingpole_engine::TensorSpec]| {
+            let tensor = |tensor: &kingpole_engine::TensorSpec| TensorSpec {
+                name: tensor.name.clone(),
+                datatype: tensor.datatype,
+                shape: tensor.shape.clone(),
+                optional: tensor.optional,
+            };
+            specifications.iter().map(tensor).collect()
+        };
+        Ok(Metadata {
+            name: specification.name.clone(),
+            versions: engine.versions(&specification.name),
+            platform: specification.platform.as_str().into(),
+            inputs: tensors(&specification.inputs),
+            outputs: tensors(&specification.outputs),
+            max_batch_size: specification.max_batch_size,
+            description: specification.description.as_str().into(),
+        })
+    }
+}
+
+/// Encodes the answer where it was made and queues it for the stream.
+struct FrameReply {
+    answers: mpsc::UnboundedSender<Outgoing>,
+    exchange: u64,
+    id: Option<ByteString>,
+    cancelled: Arc<AtomicBool>,
+}
+
+impl Responder for FrameReply {
+    fn answer(self: Box<Self>, result: Result<InferResponse>) {
+        let frame = match result {
+            Ok(response) => frame::encode_response(&response, &[], self.exchange),
+            Err(error) => encode_error(&error, self.id.as_deref(), self.exchange),
+        };
+        // A stream that is gone has nobody to tell.
+        let _ = self.answers.send(Outgoing { exchange: self.exchange, frame });
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        self.cancelled.load(Ordering::Relaxed) || self.answers.is_closed()
+    }
+}

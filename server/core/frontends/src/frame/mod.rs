@@ -1,0 +1,108 @@
+//! Kingpole frames: as HTTP bodies, as gRPC messages and on a stream of their own.
+
+mod conversation;
+mod stream;
+
+use std::time::Instant;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderValue, StatusCode};
+use kingpole_values::{Code, Error, InferRequest, Result};
+use kingpole_wire::Scatter;
+use kingpole_wire::frame::{self, Message};
+
+use crate::body;
+use crate::connection::Shared;
+use crate::message::{HttpRequest, HttpResponse};
+use crate::respond;
+
+pub(crate) use conversation::{Conversation, Outgoing};
+pub(crate) use kingpole_wire::frame::{MAGIC, MEDIA_TYPE};
+pub(crate) use stream::serve;
+
+/// When a refused client should try again.
+const RETRY_AFTER_MS: u32 = 1000;
+
+/// A request that is one frame, and its exchange.
+pub(crate) fn decode_request(message: Bytes) -> Result<(InferRequest, u64)> {
+    let frame = frame::decode(message)?;
+    match frame.message {
+        Message::Request { request, shared } => {
+            refuse_shared(&shared)?;
+            Ok((request, frame.exchange))
+        }
+        _ => Err(Error::invalid("the frame is not a Request")),
+    }
+}
+
+fn refuse_shared(shared: &[frame::SharedTensor]) -> Result<()> {
+    if shared.is_empty() {
+        return Ok(());
+    }
+    Err(Error::new(Code::Unimplemented, "tensors in shared memory are not offered on this connection"))
+}
+
+/// An Error frame.
+pub(crate) fn encode_error(error: &Error, id: Option<&str>, exchange: u64) -> Scatter {
+    let retry_after_ms = match error.code {
+        Code::ResourceExhausted | Code::Unavailable => RETRY_AFTER_MS,
+        _ => 0,
+    };
+    frame::encode_error(error, retry_after_ms, id, exchange)
+}
+
+/// A frame as a gRPC message: 5 bytes in front.
+pub(crate) fn grpc_message(frame: Scatter) -> Vec<Bytes> {
+    let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
+    let mut first = BytesMut::with_capacity(5 + frame.chunks().first().map_or(0, Bytes::len).min(64 * 1024));
+    first.put_u8(0);
+    first.put_u32(length);
+    let mut pieces = frame.into_chunks();
+    if pieces.first().is_some_and(|piece| piece.len() <= 64 * 1024) {
+        first.put_slice(&pieces.remove(0));
+    }
+    let mut message = vec![first.freeze()];
+    message.extend(pieces);
+    message
+}
+
+/// Answer a frame that came as an HTTP body with a frame.
+pub(crate) async fn over_http(request: HttpRequest, shared: &Shared) -> HttpResponse {
+    let HttpRequest { headers, body, received, .. } = request;
+    let body = match body::read(body, &headers, &shared.configuration).await {
+        Ok(body) => body,
+        Err(error) => {
+            let error = error.into_error();
+            shared.engine.count_refused(error.code);
+            return write_error(&error, None, 0).closing();
+        }
+    };
+    let decoded = decode_request(body).and_then(|(mut request, exchange)| {
+        respond::shorten(&mut request, respond::timeout_us(&headers)?);
+        Ok((request, exchange))
+    });
+    let (request, exchange) = match decoded {
+        Ok(decoded) => decoded,
+        Err(error) => {
+            shared.engine.count_refused(error.code);
+            return write_error(&error, None, 0);
+        }
+    };
+    infer(shared, request, exchange, received).await
+}
+
+async fn infer(shared: &Shared, request: InferRequest, exchange: u64, received: Instant) -> HttpResponse {
+    let id = request.id.clone();
+    match respond::infer(&shared.engine, request, received).await {
+        Ok(response) => write(StatusCode::OK, frame::encode_response(&response, &[], exchange)),
+        Err(error) => write_error(&error, id.as_deref(), exchange),
+    }
+}
+
+fn write(status: StatusCode, frame: Scatter) -> HttpResponse {
+    HttpResponse::new(status, HeaderValue::from_static(MEDIA_TYPE), frame.into_chunks().into_vec())
+}
+
+fn write_error(error: &Error, id: Option<&str>, exchange: u64) -> HttpResponse {
+    write(crate::status::of(error.code), encode_error(error, id, exchange))
+}

@@ -1,0 +1,190 @@
+//! GraphPipe over HTTP: a POST to nearly any path, metadata by GET, `/control/`.
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, StatusCode, header};
+use kingpole_engine::{Engine, ModelSpec, TensorSpec};
+use kingpole_values::{Datatype, Error, InferRequest, Result};
+use kingpole_wire::graphpipe::{
+    GraphpipeMetadata, GraphpipeRequest, GraphpipeSpec, decode_request, encode_infer_response,
+    encode_metadata_response, type_number,
+};
+use serde::Serialize;
+use serde_json::ser::{PrettyFormatter, Serializer};
+
+use crate::connection::Shared;
+use crate::message::{HttpRequest, HttpResponse, JSON, OCTETS, TEXT, decode_percent};
+use crate::rest::Named;
+use crate::status::Dialect;
+use crate::{body, respond};
+
+/// Answer a request for a path that belongs to no other protocol.
+pub(crate) async fn route(request: HttpRequest, path: &str, shared: &Shared) -> HttpResponse {
+    if let Some(control) = path.strip_prefix("/control/") {
+        return answer_control(control, &shared.engine);
+    }
+    let decoded: Vec<_> = path.trim_matches('/').split('/').map(decode_percent).collect();
+    let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
+    let named = match segments.as_slice() {
+        // The one model, or the one that the configuration says.
+        [""] => Named { model: "", version: None },
+        [model] | ["models", model] => Named { model, version: None },
+        ["models", model, "versions", version] => Named { model, version: Some(version) },
+        _ => return nothing_at(path),
+    };
+    match request.method {
+        Method::GET | Method::HEAD => match metadata(&shared.engine, &named) {
+            Ok(metadata) => write_json(&metadata),
+            Err(error) => Dialect::Text.error(&error),
+        },
+        // The reference server takes every other method for POST.
+        Method::POST | Method::PUT => infer(request, &named, shared).await,
+        _ => Dialect::Text
+            .write(StatusCode::METHOD_NOT_ALLOWED, "use POST to infer, GET for metadata")
+            .with(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT")),
+    }
+}
+
+fn nothing_at(path: &str) -> HttpResponse {
+    Dialect::Text.write(StatusCode::NOT_FOUND, &format!("nothing is at '{path}'"))
+}
+
+fn answer_control(control: &str, engine: &Engine) -> HttpResponse {
+    let (well, otherwise) = match control {
+        "is_ready" => (engine.is_ready(), "not ready"),
+        "is_alive" => (engine.is_live(), "not alive"),
+        _ => return nothing_at(&format!("/control/{control}")),
+    };
+    let (status, text) =
+        if well { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, otherwise) };
+    HttpResponse::new(status, TEXT, vec![Bytes::from(format!("{text}\n"))])
+}
+
+async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> HttpResponse {
+    let HttpRequest { headers, body, received, .. } = request;
+    let refuse = |error: &Error| {
+        shared.engine.count_refused(error.code);
+        Dialect::Text.error(error)
+    };
+    let body = match body::read(body, &headers, &shared.configuration).await {
+        Ok(body) => body,
+        Err(error) => {
+            let refusal = Dialect::Text.body_error(&error);
+            shared.engine.count_refused(error.into_error().code);
+            return refusal;
+        }
+    };
+    let mut request = match decode_request(body) {
+        Ok(GraphpipeRequest::Infer { request, .. }) => request,
+        Ok(GraphpipeRequest::Metadata) => {
+            return match metadata(&shared.engine, named) {
+                Ok(metadata) => {
+                    HttpResponse::new(StatusCode::OK, OCTETS, vec![encode_metadata_response(&metadata)])
+                }
+                Err(error) => Dialect::Text.error(&error),
+            };
+        }
+        Err(error) => return refuse(&error),
+    };
+    request.model = named.model.into();
+    request.version = named.version.map(Into::into);
+    match respond::timeout_us(&headers) {
+        Ok(timeout_us) => respond::shorten(&mut request, timeout_us),
+        Err(error) => return refuse(&error),
+    }
+    // An unknown model is the engine's to refuse.
+    if let Ok(specification) = shared.engine.model(named.model, named.version) {
+        restore_bool(&mut request, &specification);
+    }
+    let answered = respond::infer(&shared.engine, request, received).await;
+    match answered.and_then(|response| encode_infer_response(&response)) {
+        Ok(encoded) => HttpResponse::new(StatusCode::OK, OCTETS, encoded.into_chunks().into_vec()),
+        Err(error) => Dialect::Text.error(&error),
+    }
+}
+
+/// GraphPipe has no BOOL: its clients send Uint8, which is what a BOOL input then means.
+fn restore_bool(request: &mut InferRequest, specification: &ModelSpec) {
+    for (position, input) in request.inputs.iter_mut().enumerate() {
+        let declared = if input.name.is_empty() {
+            specification.inputs.get(position)
+        } else {
+            specification.inputs.iter().find(|declared| declared.name == input.name)
+        };
+        let wants_bool = declared.is_some_and(|declared| declared.datatype == Datatype::Bool);
+        if wants_bool && input.datatype == Datatype::Uint8 {
+            input.datatype = Datatype::Bool;
+        }
+    }
+}
+
+fn metadata(engine: &Engine, named: &Named<'_>) -> Result<GraphpipeMetadata> {
+    let specification = engine.model(named.model, named.version)?;
+    let tensors = |specifications: &[TensorSpec]| {
+        let tensor = |tensor: &TensorSpec| GraphpipeSpec {
+            name: tensor.name.clone(),
+            description: String::new().into(),
+            shape: tensor.shape.clone(),
+            datatype: Some(tensor.datatype),
+        };
+        specifications.iter().map(tensor).collect()
+    };
+    Ok(GraphpipeMetadata {
+        name: specification.name.clone(),
+        version: specification.version.clone(),
+        server: engine.info().name.into(),
+        description: specification.description.as_str().into(),
+        inputs: tensors(&specification.inputs),
+        outputs: tensors(&specification.outputs),
+    })
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct MetadataJson<'a> {
+    name: &'a str,
+    version: &'a str,
+    server: &'a str,
+    description: &'a str,
+    inputs: Vec<TensorJson<'a>>,
+    outputs: Vec<TensorJson<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct TensorJson<'a> {
+    name: &'a str,
+    description: &'a str,
+    shape: &'a [i64],
+    r#type: u8,
+}
+
+fn tensors_json(specifications: &[GraphpipeSpec]) -> Vec<TensorJson<'_>> {
+    specifications.iter().map(tensor_json).collect()
+}
+
+fn tensor_json(tensor: &GraphpipeSpec) -> TensorJson<'_> {
+    TensorJson {
+        name: &tensor.name,
+        description: &tensor.description,
+        shape: &tensor.shape,
+        r#type: tensor.datatype.and_then(type_number).unwrap_or_default(),
+    }
+}
+
+/// Metadata as the reference server writes it: Go's field names, four spaces.
+fn write_json(metadata: &GraphpipeMetadata) -> HttpResponse {
+    let fields = MetadataJson {
+        name: &metadata.name,
+        version: &metadata.version,
+        server: &metadata.server,
+        description: &metadata.description,
+        inputs: tensors_json(&metadata.inputs),
+        outputs: tensors_json(&metadata.outputs),
+    };
+    let mut text = Vec::with_capacity(512);
+    let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));
+    match fields.serialize(&mut serializer) {
+        Ok(()) => HttpResponse::new(StatusCode::OK, JSON, vec![text.into()]),
+        Err(error) => Dialect::Text.error(&Error::internal(error.to_string())),
+    }
+}

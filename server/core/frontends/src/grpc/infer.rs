@@ -1,0 +1,126 @@
+//! One inference over gRPC: decoded where the connection is read, answered from wherever it was run.
+
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use kingpole_engine::Responder;
+use kingpole_values::{Code, Error, InferRequest, InferResponse, Result};
+
+use super::Metadata;
+use super::reply::Reply;
+use crate::body::Messages;
+use crate::connection::Shared;
+use crate::{frame, respond};
+
+/// How a message holds a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// `ModelInferRequest`.
+    Protobuf,
+    /// A Kingpole frame.
+    Frame,
+}
+
+/// A request and how its answer is to be written.
+pub(crate) struct Decoded {
+    pub(crate) request: InferRequest,
+    pub(crate) used_contents: bool,
+    /// What a frame's answer repeats.
+    pub(crate) exchange: u64,
+}
+
+impl Form {
+    pub(crate) fn decode(self, message: Bytes, metadata: &Metadata) -> Result<Decoded> {
+        let mut decoded = match self {
+            Self::Protobuf => {
+                let decoded = kingpole_wire::grpc::decode_infer_request(message)?;
+                Decoded { request: decoded.request, used_contents: decoded.used_contents, exchange: 0 }
+            }
+            Self::Frame => {
+                let (request, exchange) = frame::decode_request(message)?;
+                Decoded { request, used_contents: false, exchange }
+            }
+        };
+        respond::shorten(&mut decoded.request, metadata.timeout_us);
+        Ok(decoded)
+    }
+}
+
+/// A call whose request may still be on its way.
+pub(crate) struct InferCall {
+    pub(crate) form: Form,
+    pub(crate) messages: Messages,
+    pub(crate) metadata: Metadata,
+    pub(crate) received: Instant,
+}
+
+impl InferCall {
+    /// Read, decode and queue. A small request is there whole with its header, so that this needs no
+    /// task; only what has to wait gets one.
+    pub(crate) fn begin(mut self, cx: &mut Context<'_>, shared: &Rc<Shared>, reply: Reply) {
+        match self.messages.poll_message(cx) {
+            Poll::Ready(message) => self.infer(message, shared, reply),
+            Poll::Pending => {
+                let shared = Rc::clone(shared);
+                tokio::task::spawn_local(async move {
+                    let message = std::future::poll_fn(|cx| self.messages.poll_message(cx));
+                    match tokio::time::timeout(shared.configuration.body_timeout, message).await {
+                        Ok(message) => self.infer(message, &shared, reply),
+                        Err(_) => reply.error(&Error::new(
+                            Code::DeadlineExceeded,
+                            "the client took too long to send its request",
+                        )),
+                    }
+                });
+            }
+        }
+    }
+
+    fn infer(self, message: Option<Result<Bytes>>, shared: &Rc<Shared>, reply: Reply) {
+        let decoded = message
+            .unwrap_or_else(|| Err(Error::invalid("the call has no request message")))
+            .and_then(|message| self.form.decode(message, &self.metadata));
+        match decoded {
+            Ok(Decoded { request, used_contents, exchange }) => {
+                let mirror_contents = used_contents && shared.configuration.mirror_contents;
+                let responder = InferReply { reply, form: self.form, mirror_contents, exchange };
+                shared.engine.infer(request, self.received, Box::new(responder));
+            }
+            Err(error) => {
+                shared.engine.count_refused(error.code);
+                reply.error(&error);
+            }
+        }
+    }
+}
+
+/// Writes the answer straight into the HTTP/2 stream: the connection wakes up and sends it.
+struct InferReply {
+    reply: Reply,
+    form: Form,
+    mirror_contents: bool,
+    exchange: u64,
+}
+
+impl Responder for InferReply {
+    fn answer(self: Box<Self>, result: Result<InferResponse>) {
+        match (result, self.form) {
+            (Ok(response), Form::Protobuf) => {
+                let message =
+                    kingpole_wire::grpc::encode_infer_response_message(&response, self.mirror_contents);
+                self.reply.message(message.into_chunks());
+            }
+            (Ok(response), Form::Frame) => {
+                let frame = kingpole_wire::frame::encode_response(&response, &[], self.exchange);
+                self.reply.message(frame::grpc_message(frame));
+            }
+            (Err(error), _) => self.reply.error(&error),
+        }
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        self.reply.is_cancelled()
+    }
+}

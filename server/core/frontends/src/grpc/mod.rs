@@ -1,0 +1,189 @@
+//! gRPC over HTTP/2: which method was called, and with which metadata.
+
+mod health;
+mod infer;
+mod reflection;
+mod reply;
+mod services;
+mod stream;
+
+use std::rc::Rc;
+use std::task::Context;
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::server::SendResponse;
+use http::{HeaderMap, Method, request};
+use kingpole_values::{Code, Error, Result};
+
+use crate::body::{Messages, Source};
+use crate::connection::Shared;
+use crate::http2::unless_reset;
+use crate::unpack::Coding;
+use infer::{Form, InferCall};
+use reply::Reply;
+
+/// What a call's metadata says to us.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Metadata {
+    coding: Option<Coding>,
+    timeout_us: Option<u64>,
+}
+
+/// Begin to answer one call. Returns at once; what is not there yet goes on in a task of its own.
+pub(crate) fn serve(
+    cx: &mut Context<'_>,
+    shared: &Rc<Shared>,
+    parts: &request::Parts,
+    body: Source,
+    respond: SendResponse<Bytes>,
+    received: Instant,
+) {
+    let reply = Reply::new(respond);
+    let metadata = match read_metadata(&parts.headers) {
+        Ok(metadata) => metadata,
+        Err(error) => {
+            shared.engine.count_refused(error.code);
+            return reply.error(&error);
+        }
+    };
+    let messages = Messages::new(body, metadata.coding, shared.configuration.max_body_bytes);
+    let path = parts.uri.path();
+    let form = match path {
+        "/inference.GRPCInferenceService/ModelInfer" => Form::Protobuf,
+        "/kingpole.v1.Inference/Infer" => Form::Frame,
+        _ => return serve_other(shared, parts, messages, reply, metadata),
+    };
+    InferCall { form, messages, metadata, received }.begin(cx, shared, reply);
+}
+
+fn serve_other(
+    shared: &Rc<Shared>,
+    parts: &request::Parts,
+    messages: Messages,
+    reply: Reply,
+    metadata: Metadata,
+) {
+    let path = parts.uri.path();
+    if parts.method != Method::POST {
+        return reply.error(&Error::new(Code::Unimplemented, "gRPC calls are POST requests"));
+    }
+    let shared = Rc::clone(shared);
+    match path {
+        "/inference.GRPCInferenceService/ModelStreamInfer" => {
+            tokio::task::spawn_local(stream::serve(
+                shared,
+                stream::Dialect::Triton,
+                messages,
+                reply,
+                metadata,
+            ));
+        }
+        "/kingpole.v1.Inference/Stream" => {
+            tokio::task::spawn_local(stream::serve(
+                shared,
+                stream::Dialect::Frame,
+                messages,
+                reply,
+                metadata,
+            ));
+        }
+        "/grpc.health.v1.Health/Watch" => {
+            tokio::task::spawn_local(health::watch(shared, messages, reply));
+        }
+        "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
+            tokio::task::spawn_local(reflection::serve(messages, reply));
+        }
+        _ => {
+            let path = path.to_owned();
+            tokio::task::spawn_local(unary(shared, path, messages, reply, metadata));
+        }
+    }
+}
+
+async fn unary(
+    shared: Rc<Shared>,
+    path: String,
+    mut messages: Messages,
+    mut reply: Reply,
+    metadata: Metadata,
+) {
+    let call = async {
+        let message = std::future::poll_fn(|cx| messages.poll_message(cx)).await;
+        let message = message.unwrap_or_else(|| Err(Error::invalid("the call has no request message")))?;
+        services::answer(&shared, &path, message).await
+    };
+    let limit =
+        metadata.timeout_us.map_or(shared.configuration.body_timeout, std::time::Duration::from_micros);
+    let call = std::pin::pin!(tokio::time::timeout(limit, call));
+    match unless_reset(call, reply.respond()).await {
+        None => {}
+        Some(Ok(Ok(message))) => reply.message([reply::frame(&message)]),
+        Some(Ok(Err(error))) => reply.error(&error),
+        Some(Err(_)) => {
+            reply.error(&Error::new(Code::DeadlineExceeded, "the call took longer than its timeout"))
+        }
+    }
+}
+
+fn read_metadata(headers: &HeaderMap) -> Result<Metadata> {
+    let coding = match headers.get("grpc-encoding") {
+        None => None,
+        Some(name) if name == "identity" => None,
+        Some(name) => Some(Coding::from_name(name.as_bytes()).ok_or_else(|| {
+            let name = String::from_utf8_lossy(name.as_bytes());
+            let message = format!("grpc-encoding '{name}' is not supported; use identity, gzip or deflate");
+            Error::new(Code::Unimplemented, message)
+        })?),
+    };
+    let timeout_us = match headers.get("grpc-timeout") {
+        None => None,
+        Some(value) => Some(parse_timeout(value.as_bytes()).ok_or_else(|| {
+            Error::invalid(format!(
+                "grpc-timeout '{}' is malformed",
+                String::from_utf8_lossy(value.as_bytes())
+            ))
+        })?),
+    };
+    if timeout_us == Some(0) {
+        return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the request arrived"));
+    }
+    Ok(Metadata { coding, timeout_us })
+}
+
+/// A `grpc-timeout`: up to eight digits and a unit. Rounded up to microseconds.
+///
+/// Source: gRPC over HTTP/2, "Timeout".
+fn parse_timeout(value: &[u8]) -> Option<u64> {
+    let (unit, digits) = value.split_last()?;
+    if digits.is_empty() || digits.len() > 8 || !digits.iter().all(u8::is_ascii_digit) {
+        return None;
+    }
+    let amount = digits.iter().fold(0, |amount, digit| amount * 10 + u64::from(digit - b'0'));
+    Some(match unit {
+        b'H' => amount * 3_600_000_000,
+        b'M' => amount * 60_000_000,
+        b'S' => amount * 1_000_000,
+        b'm' => amount * 1_000,
+        b'u' => amount,
+        b'n' => amount.div_ceil(1_000),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_grpc_writes_them() {
+        assert_eq!(parse_timeout(b"100m"), Some(100_000));
+        assert_eq!(parse_timeout(b"1n"), Some(1));
+        assert_eq!(parse_timeout(b"0u"), Some(0));
+        assert_eq!(parse_timeout(b"99999999H"), Some(99_999_999 * 3_600_000_000));
+        for bad in [&b""[..], b"m", b"1", b"123456789m", b"-1m", b"1x", b"1.5S"] {
+            assert_eq!(parse_timeout(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! The way a call is answered: headers, messages, trailers.
+
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use h2::SendStream;
+use h2::server::SendResponse;
+use http::{HeaderMap, HeaderValue, Response, header};
+use kingpole_values::Error;
+
+const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
+const OK: HeaderValue = HeaderValue::from_static("0");
+const STATUS: header::HeaderName = header::HeaderName::from_static("grpc-status");
+const MESSAGE: header::HeaderName = header::HeaderName::from_static("grpc-message");
+
+/// Put gRPC's 5 bytes before a message: not compressed, and the length.
+pub(crate) fn frame(message: &[u8]) -> Bytes {
+    let mut framed = BytesMut::with_capacity(5 + message.len());
+    framed.put_u8(0);
+    // No message of ours comes near 4 GiB; gRPC cannot say more.
+    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    framed.put_slice(message);
+    framed.freeze()
+}
+
+fn opening() -> Response<()> {
+    let mut headers = HeaderMap::with_capacity(4);
+    headers.insert(header::CONTENT_TYPE, GRPC);
+    let mut response = Response::new(());
+    *response.headers_mut() = headers;
+    response
+}
+
+/// Longer messages may pass what clients accept as headers, and then nothing of the error arrives.
+const MAX_MESSAGE_BYTES: usize = 2048;
+
+fn put_status(headers: &mut HeaderMap, error: &Error) {
+    headers.insert(STATUS, HeaderValue::from(u16::from(kingpole_wire::status::grpc(error.code))));
+    let mut escaped = String::with_capacity(error.message.len());
+    for byte in error.message.bytes().take(MAX_MESSAGE_BYTES) {
+        if (b' '..=b'~').contains(&byte) && byte != b'%' {
+            escaped.push(char::from(byte));
+        } else {
+            const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+            escaped.push('%');
+            escaped.push(char::from(DIGITS[usize::from(byte >> 4)]));
+            escaped.push(char::from(DIGITS[usize::from(byte & 15)]));
+        }
+    }
+    // Only visible ASCII is left, which a header value accepts.
+    if let Ok(value) = HeaderValue::try_from(escaped) {
+        headers.insert(MESSAGE, value);
+    }
+}
+
+/// A call that was not answered yet. If its stream is gone, answering does nothing.
+pub(crate) struct Reply(SendResponse<Bytes>);
+
+impl Reply {
+    pub(crate) fn new(respond: SendResponse<Bytes>) -> Self {
+        Self(respond)
+    }
+
+    pub(crate) fn respond(&mut self) -> &mut SendResponse<Bytes> {
+        &mut self.0
+    }
+
+    /// Whether the client has reset the stream or left.
+    pub(crate) fn is_cancelled(&mut self) -> bool {
+        self.0.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
+
+    /// Answer with one message, given in pieces with its 5 bytes in front.
+    pub(crate) fn message(mut self, pieces: impl IntoIterator<Item = Bytes>) {
+        let Ok(mut stream) = self.0.send_response(opening(), false) else { return };
+        for piece in pieces {
+            if stream.send_data(piece, false).is_err() {
+                return;
+            }
+        }
+        finish(&mut stream, None);
+    }
+
+    /// Answer with an error and nothing else.
+    pub(crate) fn error(mut self, error: &Error) {
+        let mut response = opening();
+        put_status(response.headers_mut(), error);
+        // A stream that is gone has nobody to tell.
+        let _ = self.0.send_response(response, true);
+    }
+
+    /// Answer with a stream of messages; `None` if the client has gone.
+    pub(crate) fn stream(mut self) -> Option<ReplyStream> {
+        let stream = self.0.send_response(opening(), false).ok()?;
+        Some(ReplyStream { stream, piece: Bytes::new() })
+    }
+}
+
+fn finish(stream: &mut SendStream<Bytes>, error: Option<&Error>) {
+    let mut trailers = HeaderMap::with_capacity(2);
+    match error {
+        None => {
+            trailers.insert(STATUS, OK);
+        }
+        Some(error) => put_status(&mut trailers, error),
+    }
+    // A stream that is gone has nobody to tell.
+    let _ = stream.send_trailers(trailers);
+}
+
+/// The client has gone.
+pub(crate) struct Gone;
+
+/// Messages to a client, no faster than it reads them.
+pub(crate) struct ReplyStream {
+    stream: SendStream<Bytes>,
+    piece: Bytes,
+}
+
+impl ReplyStream {
+    /// Take the next piece to send. Only when `poll_sent` says that the last one is gone.
+    pub(crate) fn begin(&mut self, piece: Bytes) {
+        self.stream.reserve_capacity(piece.len());
+        self.piece = piece;
+    }
+
+    /// Ready once everything begun was handed to the connection within the client's window.
+    pub(crate) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        while !self.piece.is_empty() {
+            let room = match self.stream.capacity() {
+                0 => match ready!(self.stream.poll_capacity(cx)) {
+                    Some(Ok(room)) => room,
+                    Some(Err(_)) | None => return Poll::Ready(Err(Gone)),
+                },
+                room => room,
+            };
+            let part = self.piece.split_to(room.min(self.piece.len()));
+            if self.stream.send_data(part, false).is_err() {
+                return Poll::Ready(Err(Gone));
+            }
+            self.stream.reserve_capacity(self.piece.len());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready once the client has reset the stream or left.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_reset(cx).map(|_| ())
+    }
+
+    /// Send one whole message, framed already.
+    pub(crate) async fn send(&mut self, framed: Bytes) -> Result<(), Gone> {
+        self.begin(framed);
+        std::future::poll_fn(|cx| self.poll_sent(cx)).await
+    }
+
+    /// End the call: well, or with an error.
+    pub(crate) fn finish(mut self, error: Option<&Error>) {
+        finish(&mut self.stream, error);
+    }
+}

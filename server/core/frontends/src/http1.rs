@@ -1,0 +1,100 @@
+//! HTTP/1.1 connections.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header};
+use http_body::{Frame, SizeHint};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+
+use crate::body::Source;
+use crate::connection::Shared;
+use crate::message::HttpRequest;
+use crate::rest;
+use crate::socket::Socket;
+
+/// Serve one connection until it ends or the server drains.
+pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
+    let context = Rc::clone(&shared);
+    let service = service_fn(move |request| answer(request, Rc::clone(&context)));
+    let mut connection = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(shared.configuration.header_timeout)
+            .keep_alive(true)
+            .half_close(false)
+            .pipeline_flush(true)
+            .serve_connection(TokioIo::new(socket), service)
+    );
+    // How a connection ends says nothing about a request that was answered.
+    tokio::select! {
+        _ = connection.as_mut() => {}
+        () = Rc::clone(&shared).drained() => {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
+    }
+}
+
+async fn answer(request: Request<Incoming>, shared: Rc<Shared>) -> Result<Response<Pieces>, Infallible> {
+    let received = Instant::now();
+    let (parts, body) = request.into_parts();
+    let request = HttpRequest {
+        method: parts.method,
+        uri: parts.uri,
+        headers: parts.headers,
+        body: Source::Http1(body),
+        received,
+    };
+    let answered = rest::route(request, &shared).await;
+    let mut response = Response::new(Pieces::new(answered.pieces));
+    *response.status_mut() = answered.status;
+    *response.headers_mut() = answered.headers;
+    if answered.close {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// A response body of known length in pieces.
+struct Pieces {
+    rest: std::vec::IntoIter<Bytes>,
+    left: u64,
+}
+
+impl Pieces {
+    fn new(mut pieces: Vec<Bytes>) -> Self {
+        pieces.retain(|piece| !piece.is_empty());
+        let left = pieces.iter().map(|piece| piece.len() as u64).sum();
+        Self { rest: pieces.into_iter(), left }
+    }
+}
+
+impl http_body::Body for Pieces {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let piece = self.rest.next();
+        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
+        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left)
+    }
+}

@@ -1,0 +1,123 @@
+//! HTTP/2 connections. gRPC inference is answered here without a task of its own per request.
+
+use std::future::Future;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use bytes::Bytes;
+use h2::RecvStream;
+use h2::server::{self, SendResponse};
+use http::{Method, Request, Response, header};
+
+use crate::body::Source;
+use crate::connection::Shared;
+use crate::message::{HttpRequest, HttpResponse};
+use crate::socket::Socket;
+use crate::{grpc, rest};
+
+const MAX_STREAMS: u32 = 1024;
+const MAX_FRAME_BYTES: u32 = 1 << 20;
+const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
+const MAX_HEADER_BYTES: u32 = 16 << 10;
+const MAX_SEND_BUFFER_BYTES: usize = 1 << 20;
+/// Streams that a client may reset before we have taken them: bounds CVE-2023-44487, "rapid reset".
+const MAX_PENDING_RESETS: usize = 128;
+
+/// Serve one connection until it ends or the server drains.
+pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
+    let handshake = server::Builder::new()
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .initial_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .max_send_buffer_size(MAX_SEND_BUFFER_BYTES)
+        .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
+        .handshake::<_, Bytes>(socket);
+    let Ok(Ok(mut connection)) = tokio::time::timeout(shared.configuration.header_timeout, handshake).await
+    else {
+        return;
+    };
+    let mut drained = std::pin::pin!(Rc::clone(&shared).drained());
+    let mut draining = false;
+    std::future::poll_fn(|cx| {
+        loop {
+            while let Poll::Ready(accepted) = connection.poll_accept(cx) {
+                // A connection that fails takes its requests with it: their responders see the reset.
+                let Some(Ok((request, respond))) = accepted else { return Poll::Ready(()) };
+                dispatch(cx, &shared, request, respond);
+            }
+            if draining || drained.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            draining = true;
+            connection.graceful_shutdown();
+        }
+    })
+    .await;
+}
+
+fn dispatch(
+    cx: &mut Context<'_>,
+    shared: &Rc<Shared>,
+    request: Request<RecvStream>,
+    respond: SendResponse<Bytes>,
+) {
+    let received = Instant::now();
+    let (parts, body) = request.into_parts();
+    let body = Source::Http2(body);
+    let content_type = parts.headers.get(header::CONTENT_TYPE);
+    if content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/grpc")) {
+        grpc::serve(cx, shared, &parts, body, respond, received);
+        return;
+    }
+    let head_only = parts.method == Method::HEAD;
+    let request =
+        HttpRequest { method: parts.method, uri: parts.uri, headers: parts.headers, body, received };
+    let shared = Rc::clone(shared);
+    tokio::task::spawn_local(async move {
+        let mut respond = respond;
+        let route = std::pin::pin!(rest::route(request, &shared));
+        if let Some(answered) = unless_reset(route, &mut respond).await {
+            send(respond, answered, head_only);
+        }
+    });
+}
+
+/// Drive `future`, giving it up when the client resets the stream or leaves.
+pub(crate) async fn unless_reset<F: Future + Unpin>(
+    mut future: F,
+    respond: &mut SendResponse<Bytes>,
+) -> Option<F::Output> {
+    std::future::poll_fn(|cx| {
+        if let Poll::Ready(output) = std::pin::Pin::new(&mut future).poll(cx) {
+            return Poll::Ready(Some(output));
+        }
+        respond.poll_reset(cx).map(|_| None)
+    })
+    .await
+}
+
+fn send(mut respond: SendResponse<Bytes>, answered: HttpResponse, head_only: bool) {
+    let length = answered.body_bytes();
+    let mut response = Response::new(());
+    *response.status_mut() = answered.status;
+    *response.headers_mut() = answered.headers;
+    response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
+    let mut pieces = answered.pieces;
+    pieces.retain(|piece| !piece.is_empty());
+    let bodiless = head_only || pieces.is_empty();
+    // A stream that is gone has nobody to tell.
+    let Ok(mut stream) = respond.send_response(response, bodiless) else { return };
+    if bodiless {
+        return;
+    }
+    let last = pieces.len() - 1;
+    for (position, piece) in pieces.into_iter().enumerate() {
+        if stream.send_data(piece, position == last).is_err() {
+            return;
+        }
+    }
+}

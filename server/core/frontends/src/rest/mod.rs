@@ -1,0 +1,122 @@
+//! HTTP routes: which of the protocols a request is for, and Open Inference's own.
+
+mod infer;
+mod metadata;
+mod repository;
+
+use http::{HeaderValue, Method, StatusCode, header};
+use kingpole_engine::Engine;
+use kingpole_values::Code;
+
+use crate::connection::Shared;
+use crate::message::{HttpRequest, HttpResponse, decode_percent};
+use crate::status::Dialect;
+use crate::{frame, graphpipe};
+
+/// Answer a request, whichever HTTP version carried it.
+pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse {
+    let content_type = request.headers.get(header::CONTENT_TYPE);
+    if request.method == Method::POST && content_type.is_some_and(|value| value == frame::MEDIA_TYPE) {
+        return frame::over_http(request, shared).await;
+    }
+    let path = request.uri.path().to_owned();
+    if path == "/v2" {
+        return open_inference(request, "", shared).await;
+    }
+    if let Some(rest) = path.strip_prefix("/v2/") {
+        return open_inference(request, rest, shared).await;
+    }
+    graphpipe::route(request, &path, shared).await
+}
+
+/// A model and maybe a version, as a path names them.
+pub(crate) struct Named<'a> {
+    pub(crate) model: &'a str,
+    pub(crate) version: Option<&'a str>,
+}
+
+async fn open_inference(request: HttpRequest, path: &str, shared: &Shared) -> HttpResponse {
+    // Percent sequences are decoded once, after splitting: an encoded slash belongs to its name.
+    let decoded: Vec<_> = path.split('/').map(decode_percent).collect();
+    let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
+    let engine = &shared.engine;
+    match segments.as_slice() {
+        [""] => get(&request, || metadata::server(engine)),
+        ["health", "live"] => get(&request, || health("live", engine.is_live())),
+        ["health", "ready"] => get(&request, || health("ready", engine.is_ready())),
+        ["models"] => get(&request, || metadata::models(engine)),
+        ["models", "stats"] => get(&request, || metadata::statistics(engine, None, None)),
+        ["models", model, "versions", version, action @ ..] => {
+            let named = Named { model, version: Some(version) };
+            of_model(request, named, action, shared).await
+        }
+        ["models", model, action @ ..] => {
+            of_model(request, Named { model, version: None }, action, shared).await
+        }
+        ["repository", "index"] => match post(&request) {
+            Ok(()) => repository::index(request, shared).await,
+            Err(refusal) => refusal,
+        },
+        ["repository", "models", model, action @ ("load" | "unload")] => match post(&request) {
+            Ok(()) => repository::change(request, model, *action == "load", shared).await,
+            Err(refusal) => refusal,
+        },
+        _ => unknown(&request),
+    }
+}
+
+async fn of_model(request: HttpRequest, named: Named<'_>, action: &[&str], shared: &Shared) -> HttpResponse {
+    let engine = &shared.engine;
+    match action {
+        [] => get(&request, || metadata::model(engine, &named)),
+        ["ready"] => get(&request, || model_ready(engine, &named)),
+        ["config"] => get(&request, || metadata::configuration(engine, &named)),
+        ["stats"] => get(&request, || metadata::statistics(engine, Some(named.model), named.version)),
+        ["infer"] => match post(&request) {
+            Ok(()) => infer::serve(request, &named, shared).await,
+            Err(refusal) => refusal,
+        },
+        _ => unknown(&request),
+    }
+}
+
+fn get(request: &HttpRequest, answer: impl FnOnce() -> HttpResponse) -> HttpResponse {
+    if request.method == Method::GET || request.method == Method::HEAD {
+        return answer();
+    }
+    not_allowed(request, "GET, HEAD")
+}
+
+fn post(request: &HttpRequest) -> Result<(), HttpResponse> {
+    if request.method == Method::POST { Ok(()) } else { Err(not_allowed(request, "POST")) }
+}
+
+pub(crate) fn not_allowed(request: &HttpRequest, allowed: &'static str) -> HttpResponse {
+    let message = format!("{} is not possible here; use {allowed}", request.method);
+    HttpResponse::error(StatusCode::METHOD_NOT_ALLOWED, &message)
+        .with(header::ALLOW, HeaderValue::from_static(allowed))
+}
+
+fn unknown(request: &HttpRequest) -> HttpResponse {
+    HttpResponse::error(StatusCode::NOT_FOUND, &format!("nothing is at '{}'", request.uri.path()))
+}
+
+fn readiness(yes: bool) -> StatusCode {
+    if yes { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+fn health(what: &str, yes: bool) -> HttpResponse {
+    HttpResponse::json(readiness(yes), &serde_json::json!({ what: yes }))
+}
+
+fn model_ready(engine: &Engine, named: &Named<'_>) -> HttpResponse {
+    match engine.model_ready(named.model, named.version) {
+        Ok(ready) => {
+            HttpResponse::json(readiness(ready), &serde_json::json!({ "name": named.model, "ready": ready }))
+        }
+        Err(error) if error.code == Code::Unavailable => {
+            HttpResponse::json(readiness(false), &serde_json::json!({ "name": named.model, "ready": false }))
+        }
+        Err(error) => Dialect::Json.error(&error),
+    }
+}
