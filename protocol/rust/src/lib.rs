@@ -6,9 +6,12 @@
 
 pub mod frame;
 mod generated;
+pub mod graphpipe;
 pub mod grpc;
 mod parameters;
 pub mod rest;
+#[cfg(test)]
+mod sample;
 mod scatter;
 pub mod status;
 
