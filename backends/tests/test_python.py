@@ -51,7 +51,8 @@ class TestClass(TestFunction):
     source = (
         DECLARATION
         + "class Model:\n"
-        + "    def __init__(self, directory):\n        self.factor = len(list(directory.glob('model.py'))) * 3\n"
+        + "    def __init__(self, directory):\n"
+        + "        self.factor = len(list(directory.glob('model.py'))) * 3\n"
         + "    def execute(self, inputs):\n        return {'y': inputs['x'] * self.factor}\n"
     )
 

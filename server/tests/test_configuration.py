@@ -35,7 +35,8 @@ def written(directory: Path, text: str, name: str = "model.yaml") -> Path:
         ),
         (
             "model.toml",
-            'backend = "onnx"\nmax_batch_size = 16\n[[inputs]]\nname = "x"\ndatatype = "FP32"\nshape = [-1, 4]\n',
+            'backend = "onnx"\nmax_batch_size = 16\n'
+            '[[inputs]]\nname = "x"\ndatatype = "FP32"\nshape = [-1, 4]\n',
         ),
     ],
 )

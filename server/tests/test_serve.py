@@ -1,0 +1,222 @@
+"""The whole server: `python -m kingpole serve` as a process, asked over HTTP."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import onnx_models
+import pytest
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("kingpole._core") is None, reason="kingpole._core is not built"
+)
+
+PLUS = """
+INPUTS = [("x", "FP32", [-1, 4])]
+OUTPUTS = [("y", "FP32", [-1, 4])]
+def infer(x):
+    return x + 1
+"""
+
+
+class Served:
+    """A server process; its lines are read until it says that it is ready or not."""
+
+    def __init__(self, *arguments: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "kingpole", "serve", "--listen", "127.0.0.1:0",
+             "--management", "127.0.0.1:0", *arguments],
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )  # fmt: skip
+        self.lines: list[str] = []
+        self.read_until("ready,", "not ready:")
+        said = "\n".join(self.lines)
+        self.url = self._find(r"listens on (http://[\d.]+:\d+)", said)
+        self.management = self._find(r"management on (http://[\d.]+:\d+)", said)
+
+    def _find(self, pattern: str, text: str) -> str:
+        found = re.search(pattern, text)
+        assert found, text
+        return found.group(1)
+
+    def read_until(self, *starts: str) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.lines.append(line.rstrip())
+            if line.startswith(starts):
+                return
+        raise AssertionError("the server ended:\n" + "\n".join(self.lines))
+
+    def ask(self, path: str, body: Any = None, base: str | None = None, method: str | None = None) -> Any:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request((base or self.url) + path, data, method=method)
+        try:
+            with urllib.request.urlopen(request, timeout=30) as response:
+                return response.status, _parsed(response.read())
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, _parsed(error.read())
+
+    def infer(self, model: str, data: list[list[float]], shape: list[int] | None = None) -> Any:
+        tensor = {"name": "x", "datatype": "FP32", "shape": shape or [len(data), len(data[0])], "data": data}
+        return self.ask(f"/v2/models/{model}/infer", {"inputs": [tensor]})
+
+    def children(self) -> list[int]:
+        listed = Path(f"/proc/{self.process.pid}/task")
+        return [
+            int(child) for thread in listed.iterdir() for child in (thread / "children").read_text().split()
+        ]
+
+    def end(self) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.communicate()
+
+
+def _parsed(body: bytes) -> Any:
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body.decode(errors="replace")
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Served]]:
+    started: list[Served] = []
+
+    def make(*arguments: object) -> Served:
+        started.append(Served(*map(str, arguments)))
+        return started[-1]
+
+    yield make
+    for each in started:
+        each.end()
+
+
+def test_a_model_is_inferred(start: Callable[..., Served], tmp_path: Path) -> None:
+    served = start(onnx_models.doubling(tmp_path / "double.onnx"))
+    status, answer = served.infer("double", [[1, 2, 3, 4], [5, 6, 7, 8]])
+    assert status == 200
+    assert answer["model_name"] == "double"
+    assert answer["outputs"][0]["shape"] == [2, 4]
+    assert answer["outputs"][0]["data"] == [2, 4, 6, 8, 10, 12, 14, 16]
+    assert served.ask("/v2/health/ready")[0] == 200
+
+
+@pytest.mark.parametrize("worker", ["inline", "shared", "own"])
+def test_a_model_answers_alike_wherever_it_runs(
+    start: Callable[..., Served], tmp_path: Path, worker: str
+) -> None:
+    served = start("--worker", worker, onnx_models.doubling(tmp_path / "double.onnx"))
+    assert f"runs {worker}" in "\n".join(served.lines)
+    assert served.infer("double", [[1, 2, 3, 4]])[1]["outputs"][0]["data"] == [2, 4, 6, 8]
+
+
+def test_an_unknown_model_is_404(start: Callable[..., Served], tmp_path: Path) -> None:
+    served = start(onnx_models.doubling(tmp_path / "double.onnx"))
+    status, answer = served.infer("triple", [[1, 2, 3, 4]])
+    assert status == 404
+    assert "Request for unknown model" in answer["error"]
+
+
+def test_a_wrong_shape_is_400_and_named(start: Callable[..., Served], tmp_path: Path) -> None:
+    served = start(onnx_models.doubling(tmp_path / "double.onnx"))
+    status, answer = served.infer("double", [[1, 2, 3]])
+    assert status == 400
+    assert "'x'" in answer["error"]
+
+
+def test_a_broken_model_leaves_the_server_up_and_not_ready(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    onnx_models.doubling(tmp_path / "good.onnx")
+    (tmp_path / "bad.onnx").write_bytes(b"no model")
+    served = start(tmp_path)
+    assert served.infer("good", [[1, 2, 3, 4]])[0] == 200
+    assert served.ask("/v2/health/live")[0] == 200
+    assert served.ask("/v2/health/ready")[0] == 503
+    assert served.ask("/healthz", base=served.management)[0] == 503
+    rows = {row["name"]: row for row in served.ask("/repository", base=served.management)[1]}
+    assert rows["bad"]["state"] == "UNAVAILABLE"
+    assert rows["bad"]["reason"]
+
+
+def test_a_python_model_is_served_and_survives_the_death_of_its_worker(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    (tmp_path / "plus" / "1").mkdir(parents=True)
+    (tmp_path / "plus" / "1" / "model.py").write_text(PLUS)
+    served = start(tmp_path)
+    assert served.infer("plus", [[1, 2, 3, 4]])[1]["outputs"][0]["data"] == [2, 3, 4, 5]
+    workers = served.children()
+    assert workers
+    for pid in workers:
+        os.kill(pid, signal.SIGKILL)
+    status, answer = served.infer("plus", [[1, 2, 3, 4]])
+    assert (status, answer["outputs"][0]["data"]) == (200, [2, 3, 4, 5])
+
+
+def test_metrics_are_on_the_management_port(start: Callable[..., Served], tmp_path: Path) -> None:
+    served = start(onnx_models.doubling(tmp_path / "double.onnx"))
+    served.infer("double", [[1, 2, 3, 4]])
+    status, text = served.ask("/metrics", base=served.management)
+    assert status == 200
+    assert 'model="double"' in text
+
+
+def test_a_model_is_loaded_on_request(start: Callable[..., Served], tmp_path: Path) -> None:
+    onnx_models.doubling(tmp_path / "double.onnx")
+    served = start("--control-mode", "explicit", tmp_path)
+    assert served.infer("double", [[1, 2, 3, 4]])[0] != 200
+    assert served.ask("/v2/repository/models/double/load", {})[0] == 200
+    assert served.infer("double", [[1, 2, 3, 4]])[0] == 200
+    assert served.ask("/v2/repository/models/double/unload", {})[0] == 200
+    assert served.infer("double", [[1, 2, 3, 4]])[0] != 200
+
+
+def test_a_termination_signal_drains_and_ends_with_0(start: Callable[..., Served], tmp_path: Path) -> None:
+    served = start(onnx_models.doubling(tmp_path / "double.onnx"))
+    served.process.send_signal(signal.SIGTERM)
+    assert served.process.wait(timeout=60) == 0
+    served.read_until("stopped")
+
+
+def test_an_address_that_is_taken_is_named(start: Callable[..., Served], tmp_path: Path) -> None:
+    served = start(onnx_models.doubling(tmp_path / "double.onnx"))
+    second = subprocess.run(
+        [sys.executable, "-m", "kingpole", "serve", "--listen", served.management.removeprefix("http://"),
+         "--management", "off", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert second.returncode == 3
+    assert "cannot listen" in second.stderr
+    assert "Traceback" not in second.stderr
+
+
+def test_the_server_process_stays_small(start: Callable[..., Served], tmp_path: Path) -> None:
+    (tmp_path / "plus").mkdir()
+    (tmp_path / "plus" / "model.py").write_text(PLUS)
+    served = start(tmp_path)
+    status = Path(f"/proc/{served.process.pid}/status").read_text()
+    resident = re.search(r"VmRSS:\s+(\d+)", status)
+    assert resident
+    assert int(resident.group(1)) < 80 * 1024
+    maps = Path(f"/proc/{served.process.pid}/maps").read_text()
+    assert "numpy" not in maps
