@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 import kingpole_client
 import numpy as np
@@ -29,8 +30,7 @@ def main() -> None:
     arguments = parser.parse_args()
     labels = []
     if arguments.labels:
-        with open(arguments.labels, encoding="utf-8") as file:
-            labels = file.read().splitlines()
+        labels = Path(arguments.labels).read_text(encoding="utf-8").splitlines()
     with kingpole_client.connect(arguments.url, timeout_us=10_000_000) as client:
         wanted = client.metadata(arguments.model).inputs[0]
         channels_first = wanted.shape[1] == 3

@@ -44,11 +44,31 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
-    "AsyncClient", "BFloat16", "Cancelled", "Client", "DeadlineExceeded", "FailedPrecondition", "InferResponse",
-    "Internal", "InvalidArgument", "KingpoleError", "ModelMetadata", "ModelState", "NotFound", "Pending",
-    "PermissionDenied", "ResourceExhausted", "ServerMetadata", "TensorSpec", "Timing", "Unauthenticated",
-    "Unavailable", "Unimplemented", "aconnect", "connect",
-]  # fmt: skip
+    "AsyncClient",
+    "BFloat16",
+    "Cancelled",
+    "Client",
+    "DeadlineExceeded",
+    "FailedPrecondition",
+    "InferResponse",
+    "Internal",
+    "InvalidArgument",
+    "KingpoleError",
+    "ModelMetadata",
+    "ModelState",
+    "NotFound",
+    "Pending",
+    "PermissionDenied",
+    "ResourceExhausted",
+    "ServerMetadata",
+    "TensorSpec",
+    "Timing",
+    "Unauthenticated",
+    "Unavailable",
+    "Unimplemented",
+    "aconnect",
+    "connect",
+]
 
 _HOMES = {
     "AsyncClient": "aio",

@@ -77,7 +77,7 @@ class _StreamProtocol(asyncio.BufferedProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
 
-    def get_buffer(self, _sizehint: int) -> memoryview:  # type: ignore[override]
+    def get_buffer(self, sizehint: int) -> memoryview:
         space = self._assembler.space()
         self._direct = len(space) >= _SCRATCH_BYTES
         return space if self._direct else self._scratch
@@ -100,8 +100,8 @@ class _StreamProtocol(asyncio.BufferedProtocol):
     def resume_writing(self) -> None:
         self.writable.set()
 
-    def connection_lost(self, error: Exception | None) -> None:
-        reason = "closed the connection" if error is None else f"broke the connection: {error}"
+    def connection_lost(self, exc: Exception | None) -> None:
+        reason = "closed the connection" if exc is None else f"broke the connection: {exc}"
         self.end(Unavailable(f"{self._name} {reason}"))
 
     def end(self, error: KingpoleError) -> None:

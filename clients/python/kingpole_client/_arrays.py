@@ -101,7 +101,7 @@ def encode_tensor(name: str, value: Array | BFloat16 | Sequence[Any] | Any) -> E
     if array.size == 0:
         return EncodedTensor(name, number, shape, memoryview(b""))
     flat = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-    return EncodedTensor(name, number, shape, memoryview(flat))
+    return EncodedTensor(name, number, shape, memoryview(flat.data))
 
 
 def _encode_strings(name: str, array: Array) -> memoryview:
@@ -117,7 +117,7 @@ def _encode_strings(name: str, array: Array) -> memoryview:
 
 
 def decode_tensor(name: str, datatype: int, shape: tuple[int, ...], data: memoryview) -> Array:
-    """Make an array of a received tensor: a read-only view, except that BYTES become an object array of bytes.
+    """Make an array of a received tensor: a read-only view, but BYTES become an object array of bytes.
 
     Raises:
         Internal: Datatype, shape and bytes do not belong together.

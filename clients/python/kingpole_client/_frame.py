@@ -108,7 +108,7 @@ def aligned_memory(nbytes: int) -> memoryview:
 
     memory = np.empty(nbytes + ALIGNMENT, dtype=np.uint8)
     start = -memory.ctypes.data % ALIGNMENT
-    return memoryview(memory)[start : start + nbytes]
+    return memory.data[start : start + nbytes]
 
 
 class FrameAssembler:

@@ -76,6 +76,8 @@ class HttpConnection:
                 send_error = error
             try:
                 answer = self._receive(deadline_us)
+            except TimeoutError:
+                raise
             except (OSError, Unavailable):
                 raise send_error or Unavailable(
                     f"{self._address} closed the connection before it answered"

@@ -7,7 +7,7 @@ in protocol/schema/kingpole.fbs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Union
+from typing import Any, TypeAlias
 
 import flatbuffers
 
@@ -26,8 +26,8 @@ from kingpole_client._values import (
 )
 from kingpole_client.errors import InvalidArgument, KingpoleError, Unimplemented, error_of_number
 
-Answer = Union[InferResponse, KingpoleError, Credit, bool, ServerMetadata, ModelMetadata]
-Buffers = list[bytes | memoryview]
+Answer: TypeAlias = InferResponse | KingpoleError | Credit | bool | ServerMetadata | ModelMetadata
+Buffers: TypeAlias = list[bytes | memoryview]
 
 
 class InferRequest:

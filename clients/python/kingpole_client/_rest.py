@@ -104,9 +104,12 @@ def read_model_metadata(status: int, headers: Mapping[str, str], body: bytes) ->
     document = _read_json(status, headers, body)
     try:
         return ModelMetadata(
-            str(document["name"]), tuple(str(v) for v in document.get("versions") or ()),
-            str(document.get("platform", "")), _specs(document.get("inputs")), _specs(document.get("outputs")),
-        )  # fmt: skip
+            str(document["name"]),
+            tuple(str(v) for v in document.get("versions") or ()),
+            str(document.get("platform", "")),
+            _specs(document.get("inputs")),
+            _specs(document.get("outputs")),
+        )
     except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
         raise Internal(f"the model's metadata cannot be read: {error!r}") from None
 

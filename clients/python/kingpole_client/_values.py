@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-Parameter = Union[bool, int, float, str]
+Parameter: TypeAlias = bool | int | float | str
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,11 @@ class AsyncTransport(Protocol):
 
     async def ask(self, make: Callable[[int], Buffers]) -> Answer:
         """Send a request and wait for its answer; a cancelled wait cancels the request."""
+        ...
 
     async def close(self) -> None:
         """End it."""
+        ...
 
 
 class AsyncClient:

@@ -34,9 +34,11 @@ class Transport(Protocol):
 
     def start(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Begun:
         """Send a request; returns its future and how to give it up."""
+        ...
 
     def close(self) -> None:
         """End it."""
+        ...
 
 
 def expect(answer: Answer, kind: type[T]) -> T:
