@@ -66,7 +66,8 @@ class OnnxModel(Model):
         try:
             if self._has_bf16:
                 return self._execute_bf16(inputs)
-            outputs = self._session.run(self._output_names, inputs)
+            # Outputs that are no tensors were refused at load.
+            outputs: Any = self._session.run(self._output_names, inputs)
         except Exception as error:
             raise ModelError("INTERNAL", f"ONNX Runtime: {_first_line(error)}") from error
         return dict(zip(self._output_names, outputs, strict=True))

@@ -41,9 +41,7 @@ from kingpole.signature import ELEMENT_BYTES, Signature, TensorSpec
 class PythonModel(Model):
     """A user's function or object, with outputs brought into the form of the contract."""
 
-    def __init__(
-        self, signature: Signature, infer: Callable[..., Any], user: object | None, *, by_name: bool
-    ) -> None:
+    def __init__(self, signature: Signature, infer: Callable[..., Any], user: Any, *, by_name: bool) -> None:
         self.signature = signature
         self._infer = infer
         self._user = user

@@ -329,6 +329,8 @@ class Lifecycle:
         if current:
             self._report(f"{name}: reload failed, version {current[-1].version} stays: {reason}")
         else:
+            if version is None:
+                self._versions = {key: entry for key, entry in self._versions.items() if key[0] != name}
             self._versions[name, version] = Version(name, version, "UNAVAILABLE", reason)
             self._report(f"{name}: cannot be served: {reason}")
         self._publish()

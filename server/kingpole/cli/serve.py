@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import contextlib
 import importlib.util
 import json
 import os
@@ -38,7 +37,11 @@ def serve(parsed: argparse.Namespace) -> int:
         addresses = core.start()
     except Exception as error:
         raise CommandError(f"cannot listen: {reason_of(error)}", NOT_STARTED) from error
-    return asyncio.run(_run(settings, core, addresses, paths, started))
+    try:
+        return asyncio.run(_run(settings, core, addresses, paths, started))
+    except CommandError:
+        core.stop(0)
+        raise
 
 
 def find_onnxruntime_library() -> str | None:
@@ -140,10 +143,10 @@ async def _run(
         failed = next((each.exception() for each in done if each is not stop_wait and each.exception()), None)
     _say("draining" if failed is None else f"stopping: {type(failed).__name__}: {failed}")
     core.drain()
-    for task in (*background, stop_wait):
+    ending: list[asyncio.Task[Any]] = [*background, stop_wait]
+    for task in ending:
         task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await asyncio.gather(*background, stop_wait, return_exceptions=True)
+    await asyncio.gather(*ending, return_exceptions=True)
     finished = await asyncio.to_thread(core.stop, settings["drain_seconds"] * 1000)
     if runner is not None:
         await runner.cleanup()
@@ -158,7 +161,11 @@ async def _load(lifecycle: Lifecycle, settings: Resolved, started: float) -> Non
     _say(_summary(lifecycle, started))
     while settings["control_mode"] == "poll":
         await asyncio.sleep(settings["poll_seconds"])
-        await lifecycle.poll()
+        try:
+            await lifecycle.poll()
+        except OSError as error:
+            # A repository on a network may be away for a while; what is served stays.
+            _say(f"cannot look at the repository: {reason_of(error)}")
 
 
 def _summary(lifecycle: Lifecycle, started: float) -> str:
