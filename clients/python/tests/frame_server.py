@@ -83,14 +83,47 @@ def encode_server_info(exchange: int) -> bytes:
     return _finish(builder, fb.Message.ServerInfo, fb.ServerInfoEnd(builder), exchange)
 
 
-class FrameServer:
-    """Serves one listening socket until closed; a thread per connection."""
+class FrameAnswers:
+    """What the server answers, and what it was asked."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    url = ""
+    token: str | None = None
+
+    def __init__(self) -> None:
         self.requests: list[str] = []
         self.cancels: list[int] = []
         self.cancelled = threading.Event()
         self.asked = threading.Event()
+
+    def answer(self, frame: Frame) -> bytes | None:
+        exchange, kind, message = frame.header.uint64(2), frame.header.uint8(0), frame.header.table(1)
+        assert message is not None
+        answers: dict[int, Callable[[], bytes]] = {
+            fb.Message.ReadyRequest: lambda: encode_ready(message.string(0) != "loading", exchange),
+            fb.Message.ServerInfoRequest: lambda: encode_server_info(exchange),
+        }
+        if kind == fb.Message.Cancel:
+            self.cancels.append(exchange)
+            self.cancelled.set()
+            return None
+        if kind in answers:
+            return answers[kind]()
+        model = message.string(0) or ""
+        self.requests.append(model)
+        self.asked.set()
+        if model == "silent":
+            return None
+        if model == "error":
+            number = _messages._parameters(message.tables(7))["number"]
+            return encode_error(int(number), "said the server", exchange, retry_after_ms=1500)
+        return encode_response(message, frame.payloads, exchange)
+
+
+class FrameServer(FrameAnswers):
+    """Serves one listening socket until closed; a thread per connection."""
+
+    def __init__(self, path: Path | None = None) -> None:
+        super().__init__()
         if path is None:
             self._listener = socket.create_server(("127.0.0.1", 0))
             self.authority = f"127.0.0.1:{self._listener.getsockname()[1]}"
@@ -191,26 +224,3 @@ class FrameServer:
             return 200, "application/x-kingpole", self.answer(split_frame(memoryview(body)))
         status, answer = rest.get(f"{method} {path}", (404, b'{"error":"no such path"}'))
         return status, "application/json", answer
-
-    def answer(self, frame: Frame) -> bytes | None:
-        exchange, kind, message = frame.header.uint64(2), frame.header.uint8(0), frame.header.table(1)
-        assert message is not None
-        answers: dict[int, Callable[[], bytes]] = {
-            fb.Message.ReadyRequest: lambda: encode_ready(message.string(0) != "loading", exchange),
-            fb.Message.ServerInfoRequest: lambda: encode_server_info(exchange),
-        }
-        if kind == fb.Message.Cancel:
-            self.cancels.append(exchange)
-            self.cancelled.set()
-            return None
-        if kind in answers:
-            return answers[kind]()
-        model = message.string(0) or ""
-        self.requests.append(model)
-        self.asked.set()
-        if model == "silent":
-            return None
-        if model == "error":
-            number = _messages._parameters(message.tables(7))["number"]
-            return encode_error(int(number), "said the server", exchange, retry_after_ms=1500)
-        return encode_response(message, frame.payloads, exchange)

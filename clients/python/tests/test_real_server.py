@@ -1,0 +1,120 @@
+"""The client against the real server, over every transport. Skipped where the server is not installed.
+
+`KINGPOLE_TEST_URL` names a server (host:port) that already runs and serves the model `echo`.
+"""
+
+import os
+import subprocess
+import sys
+import time
+from importlib.util import find_spec
+
+import kingpole_client
+import numpy as np
+import pytest
+
+MODEL = """\
+backend: identity
+max_batch_size: 0
+inputs:
+  - {name: x, datatype: FP32, shape: [-1, -1]}
+outputs:
+  - {name: x, datatype: FP32, shape: [-1, -1]}
+"""
+X = np.arange(6, dtype=np.float32).reshape(2, 3)
+START_SECONDS = 30
+
+
+def _core_is_there() -> bool:
+    try:
+        return find_spec("kingpole._core") is not None
+    except ImportError:
+        return False
+
+
+@pytest.fixture(scope="module")
+def addresses(tmp_path_factory):
+    named = os.environ.get("KINGPOLE_TEST_URL")
+    if named:
+        yield {"tcp": named}
+        return
+    if not _core_is_there():
+        pytest.skip("the server is not installed (no kingpole._core)")
+    directory = tmp_path_factory.mktemp("repository")
+    (directory / "echo").mkdir()
+    (directory / "echo" / "model.yaml").write_text(MODEL)
+    path = directory / "k.sock"
+    command = [
+        *(sys.executable, "-m", "kingpole", "serve", str(directory)),
+        *("--listen", "127.0.0.1:0", "--listen", f"unix:{path}"),
+    ]
+    log = (directory / "log").open("w+")
+    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        yield {"unix": str(path), "tcp": _wait_for_address(process, directory / "log")}
+    finally:
+        process.terminate()
+        process.wait(30)
+        log.close()
+
+
+def _wait_for_address(process, log) -> str:
+    """Return the bound host:port that the banner names."""
+    import re
+
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end and process.poll() is None:
+        found = re.search(r"127\.0\.0\.1:([1-9]\d*)", log.read_text())
+        if found:
+            return found[0]
+        time.sleep(0.02)
+    raise AssertionError(f"the server did not start: {log.read_text()}")
+
+
+@pytest.fixture(params=["http", "frame", "unix", "grpc"])
+def client(request, addresses):
+    if request.param == "grpc":
+        pytest.importorskip("grpc", reason="grpcio is not installed")
+    if request.param == "unix" and "unix" not in addresses:
+        pytest.skip("KINGPOLE_TEST_URL names no Unix socket")
+    url = f"unix:{addresses['unix']}" if request.param == "unix" else f"{request.param}://{addresses['tcp']}"
+    with kingpole_client.connect(url, timeout_us=20_000_000) as client:
+        end = time.monotonic() + START_SECONDS
+        while not client.ready("echo"):
+            assert time.monotonic() < end, "the model did not become ready"
+            time.sleep(0.02)
+        yield client
+
+
+def test_identity_gives_back_what_it_got(client):
+    response = client.infer("echo", {"x": X}, id="7")
+    np.testing.assert_array_equal(response["x"], X)
+    assert (response.model, response.id) == ("echo", "7")
+
+
+def test_a_big_tensor_comes_back(client):
+    big = np.random.default_rng(0).normal(size=(8, 1 << 19)).astype(np.float32)
+    np.testing.assert_array_equal(client.infer("echo", {"x": big})["x"], big)
+
+
+def test_many_are_in_flight_and_come_back_in_order(client):
+    many = client.infer_many("echo", ({"x": np.full((1, 4), i, np.float32)} for i in range(1000)))
+    assert [int(response["x"][0, 0]) for response in many] == list(range(1000))
+
+
+def test_an_unknown_model_is_not_found(client):
+    with pytest.raises(kingpole_client.NotFound, match="unknown model"):
+        client.infer("none", {"x": X})
+
+
+def test_a_wrong_datatype_is_an_invalid_argument_that_names_the_tensor(client):
+    with pytest.raises(kingpole_client.InvalidArgument, match="x"):
+        client.infer("echo", {"x": X.astype(np.int64)})
+
+
+def test_the_server_is_described(client):
+    assert client.live()
+    assert client.metadata().name == "kingpole"
+    metadata = client.metadata("echo")
+    assert [(spec.name, spec.datatype) for spec in metadata.inputs] == [("x", "FP32")]
+    assert [row.name for row in client.models()] == ["echo"]
