@@ -119,14 +119,15 @@ class FrameAsker:
     name: ClassVar[str] = "Kingpole frame"
 
     def __init__(self, address: str) -> None:
-        self.client = kingpole_client.Client(f"http://{address}")
+        self.client = kingpole_client.connect(f"http://{address}")
 
     def ask(self, pixels: Pixels) -> Probabilities:
         """Send one request and return the probabilities."""
         try:
-            return self.client.infer(MODEL, {"image": pixels})["probs"]
+            response = self.client.infer(MODEL, {"image": pixels})
         except kingpole_client.KingpoleError as error:
             raise UnexpectedError(str(error)) from error
+        return response.outputs["probs"]
 
     def close(self) -> None:
         """Close the client."""
