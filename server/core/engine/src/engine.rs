@@ -402,6 +402,9 @@ impl Engine {
                 let earliest = reactor.look_again_us.get().map_or(at_us, |other| other.min(at_us));
                 reactor.look_again_us.set(Some(earliest));
                 self.touch(pool.clone());
+            } else if pool.lacks_lanes() {
+                // `Shared::wake` follows the next lane; this reactor must then know where to look.
+                self.touch(pool.clone());
             }
             for batch in batches {
                 self.start(&pool, batch);

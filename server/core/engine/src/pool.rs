@@ -129,6 +129,13 @@ impl Pool {
         }
     }
 
+    /// Whether requests wait and no lane is attached, as while a worker starts again.
+    pub(crate) fn lacks_lanes(&self) -> bool {
+        let state = self.lock();
+        state.lanes.iter().all(|slot| slot.lane.is_none())
+            && state.queues.iter().any(|queue| !queue.waiting.is_empty())
+    }
+
     /// No lane can be had: answer all who wait, and refuse newcomers until one is attached.
     pub fn give_up(&self, error: &Error, now_us: u64) {
         let waiting: Vec<Pending> = {
