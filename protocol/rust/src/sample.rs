@@ -5,6 +5,7 @@ use kingpole_values::{
     Datatype, InferRequest, InferResponse, Parameter, RequestedOutput, Shape, Tensor, write_byte_string,
 };
 
+#[allow(dead_code)] // the generator of vectors includes this file and names its tensors itself
 /// One tensor of each datatype, and a scalar, an empty one and a big one.
 pub(crate) fn tensors() -> Vec<Tensor> {
     let mut tensors: Vec<Tensor> =

@@ -235,6 +235,9 @@ impl List<'_> {
 
     /// The element at hand, shortened, for an error's text.
     fn token(&self) -> String {
+        if self.rest().starts_with(b"{") {
+            return "an object".to_owned();
+        }
         let end = self
             .rest()
             .iter()

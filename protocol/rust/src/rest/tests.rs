@@ -92,7 +92,7 @@ fn an_element_that_does_not_fit_is_named() {
         ("BOOL", "[1]", "BOOL needs true or false, got 1"),
         ("BYTES", "[1]", "BYTES needs a string, got 1"),
         ("BYTES", "[\"\\ud800\"]", "a string has an escape that is not Unicode text"),
-        ("INT32", "[{}]", "INT32 needs an integer, got {}"),
+        ("INT32", "[{}]", "INT32 needs an integer, got an object"),
     ];
     for (datatype, data, expected) in cases {
         let error = input(datatype, "[1]", data).unwrap_err();
