@@ -110,7 +110,7 @@ class AsyncClient:
     async def infer_many(
         self, model: str, requests: Iterable[Mapping[str, Any]], *, in_flight: int = 64, **options: Any
     ) -> AsyncIterator[InferResponse]:
-        """Ask for many inferences, up to `in_flight` at a time; yields the responses in the requests' order."""
+        """Ask for many inferences, up to `in_flight` at a time; yields responses in order."""
         if in_flight < 1:
             raise InvalidArgument(f"in_flight is {in_flight}, it must be at least 1")
         from collections import deque

@@ -9,7 +9,8 @@ ARRAYS = [
     np.array([True, False]), np.arange(5, dtype=np.uint8), np.arange(5, dtype=np.uint16),
     np.arange(5, dtype=np.uint32), np.arange(5, dtype=np.uint64), np.arange(5, dtype=np.int8),
     np.arange(5, dtype=np.int16), np.arange(5, dtype=np.int32), np.arange(5, dtype=np.int64),
-    np.arange(5, dtype=np.float16), np.arange(6, dtype=np.float32).reshape(2, 3), np.arange(5, dtype=np.float64),
+    np.arange(5, dtype=np.float16), np.arange(6, dtype=np.float32).reshape(2, 3),
+    np.arange(5, dtype=np.float64),
     np.float32(1.5), np.empty((3, 0, 2), np.int64), np.arange(12, dtype=np.int32).reshape(3, 4)[:, ::2],
     np.asfortranarray(np.arange(12, dtype=np.float32).reshape(3, 4)), np.arange(4, dtype=">f8"),
     np.arange(4, dtype=np.longlong),
@@ -37,7 +38,8 @@ def test_a_contiguous_array_is_not_copied():
 
 @pytest.mark.parametrize(
     "array",
-    [np.array(["a", "bcd", ""]), np.array([b"a", b"\xff"]), np.array([["é", b"x"]], dtype=object), np.array("s"),
+    [np.array(["a", "bcd", ""]), np.array([b"a", b"\xff"]), np.array([["é", b"x"]], dtype=object),
+     np.array("s"),
      np.empty((2, 0), dtype=object)],
     ids=["U", "S", "object", "scalar", "empty"],
 )  # fmt: skip
@@ -80,7 +82,8 @@ def test_what_is_no_datatype_is_refused_by_name(value):
 @pytest.mark.parametrize(
     ("datatype", "shape", "data"),
     [(11, (2,), b"1234"), (11, (-1,), b""), (0, (), b""), (99, (), b""), (13, (1,), b"\xff\0\0\0a"),
-     (13, (2,), b"\0\0\0\0"), (13, (1 << 40,), b""), (11, (1 << 62, 1 << 62), b""), (11, (0, 1 << 62, 1 << 62), b""),
+     (13, (2,), b"\0\0\0\0"), (13, (1 << 40,), b""), (11, (1 << 62, 1 << 62), b""),
+     (11, (0, 1 << 62, 1 << 62), b""),
      (13, (0, 1 << 62, 1 << 62), b""), (11, (1,) * 33, b"1234"), (13, (1,), b"\0\0")],
 )  # fmt: skip
 def test_a_tensor_that_cannot_be_is_refused(datatype, shape, data):

@@ -53,7 +53,8 @@ def test_a_big_tensor_comes_back(server):
 @every_scheme
 @pytest.mark.parametrize(
     ("number", "kind"),
-    [(1, "Cancelled"), (3, "InvalidArgument"), (4, "DeadlineExceeded"), (5, "NotFound"), (7, "PermissionDenied"),
+    [(1, "Cancelled"), (3, "InvalidArgument"), (4, "DeadlineExceeded"), (5, "NotFound"),
+     (7, "PermissionDenied"),
      (8, "ResourceExhausted"), (9, "FailedPrecondition"), (12, "Unimplemented"), (13, "Internal"),
      (14, "Unavailable"), (16, "Unauthenticated"), (77, "Internal")],
 )  # fmt: skip

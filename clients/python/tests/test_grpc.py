@@ -83,7 +83,7 @@ def test_the_server_is_described(server):
 def test_nobody_there_is_unavailable_and_names_the_address(server):
     with kingpole_client.connect("grpc://127.0.0.1:1") as client:
         assert not client.live()
-        with pytest.raises(kingpole_client.Unavailable, match="grpc://127.0.0.1:1"):
+        with pytest.raises(kingpole_client.Unavailable, match=r"grpc://127\.0\.0\.1:1"):
             client.infer("m", {"x": X})
 
 
