@@ -47,6 +47,7 @@ class Kingpole:
         command = [
             *(sys.executable, "-m", "kingpole", "serve", str(directory)),
             *("--listen", f"127.0.0.1:{self._port}", "--reactors", str(self._reactors)),
+            *("--management", f"127.0.0.1:{free_port()}"),
         ]
         environment = {"PYTHONPATH": ":".join(str(REPOSITORY_ROOT / source) for source in _SOURCES)}
         return Launch(command, environment, self._port, "/v2/health/ready")
