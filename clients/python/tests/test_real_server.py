@@ -3,10 +3,11 @@
 `KINGPOLE_TEST_URL` names a server (host:port) that already runs and serves the model `echo`.
 """
 
+import asyncio
 import os
+import re
 import subprocess
 import sys
-import time
 from importlib.util import find_spec
 
 import kingpole_client
@@ -22,7 +23,6 @@ outputs:
   - {name: x, datatype: FP32, shape: [-1, -1]}
 """
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
-START_SECONDS = 30
 
 
 def _core_is_there() -> bool:
@@ -46,43 +46,43 @@ def addresses(tmp_path_factory):
     path = directory / "k.sock"
     command = [
         *(sys.executable, "-m", "kingpole", "serve", str(directory)),
-        *("--listen", "127.0.0.1:0", "--listen", f"unix:{path}"),
+        *("--listen", "127.0.0.1:0", "--listen", f"unix:{path}", "--management", "off"),
     ]
-    log = (directory / "log").open("w+")
-    process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        yield {"unix": str(path), "tcp": _wait_for_address(process, directory / "log")}
+        yield {"unix": str(path), "tcp": _address_once_ready(process)}
     finally:
         process.terminate()
-        process.wait(30)
-        log.close()
+        process.communicate(timeout=30)
 
 
-def _wait_for_address(process, log) -> str:
-    """Return the bound host:port that the banner names."""
-    import re
+def _address_once_ready(process) -> str:
+    """Read the banner until it says that the server is ready; returns the bound host:port."""
+    address, said = "", []
+    for line in process.stdout:
+        said.append(line)
+        found = re.search(r"127\.0\.0\.1:[1-9]\d*", line)
+        address = found[0] if found else address
+        if line.startswith("ready"):
+            return address
+    raise AssertionError(f"the server did not start: {''.join(said)}")
 
-    end = time.monotonic() + START_SECONDS
-    while time.monotonic() < end and process.poll() is None:
-        found = re.search(r"127\.0\.0\.1:([1-9]\d*)", log.read_text())
-        if found:
-            return found[0]
-        time.sleep(0.02)
-    raise AssertionError(f"the server did not start: {log.read_text()}")
+
+def url_of(scheme, addresses) -> str:
+    """Return the URL of a transport; skips what is not there."""
+    if scheme == "grpc":
+        pytest.importorskip("grpc", reason="grpcio is not installed")
+    if scheme != "unix":
+        return f"{scheme}://{addresses['tcp']}"
+    if "unix" not in addresses:
+        pytest.skip("KINGPOLE_TEST_URL names no Unix socket")
+    return f"unix:{addresses['unix']}"
 
 
 @pytest.fixture(params=["http", "frame", "unix", "grpc"])
 def client(request, addresses):
-    if request.param == "grpc":
-        pytest.importorskip("grpc", reason="grpcio is not installed")
-    if request.param == "unix" and "unix" not in addresses:
-        pytest.skip("KINGPOLE_TEST_URL names no Unix socket")
-    url = f"unix:{addresses['unix']}" if request.param == "unix" else f"{request.param}://{addresses['tcp']}"
-    with kingpole_client.connect(url, timeout_us=20_000_000) as client:
-        end = time.monotonic() + START_SECONDS
-        while not client.ready("echo"):
-            assert time.monotonic() < end, "the model did not become ready"
-            time.sleep(0.02)
+    with kingpole_client.connect(url_of(request.param, addresses), timeout_us=20_000_000) as client:
+        assert client.ready("echo")
         yield client
 
 
@@ -118,3 +118,20 @@ def test_the_server_is_described(client):
     metadata = client.metadata("echo")
     assert [(spec.name, spec.datatype) for spec in metadata.inputs] == [("x", "FP32")]
     assert [row.name for row in client.models()] == ["echo"]
+
+
+@pytest.mark.parametrize("scheme", ["http", "frame", "unix", "grpc"])
+def test_the_async_client_does_the_same(scheme, addresses):
+    url = url_of(scheme, addresses)
+
+    async def ask() -> None:
+        async with await kingpole_client.aconnect(url, timeout_us=20_000_000) as client:
+            assert await client.ready("echo")
+            many = client.infer_many("echo", ({"x": np.full((1, 4), i, np.float32)} for i in range(300)))
+            assert [int(response["x"][0, 0]) async for response in many] == list(range(300))
+            with pytest.raises(kingpole_client.NotFound, match="unknown model"):
+                await client.infer("none", {"x": X})
+            assert (await client.metadata("echo")).name == "echo"
+            assert [row.name for row in await client.models()] == ["echo"]
+
+    asyncio.run(ask())
