@@ -1,0 +1,175 @@
+"""What kserve's inference clients, REST and gRPC, do with the server."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+import httpx
+import numpy as np
+import report
+from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest
+from kserve.inference_client import RESTConfig
+from kserve.protocol.infer_type import RequestedOutput
+from served import (
+    DATATYPES,
+    IDENTITY,
+    MLP,
+    WORKER_MLP,
+    check_equal,
+    check_named,
+    identity_inputs,
+    mlp,
+    rows,
+)
+
+
+@contextlib.asynccontextmanager
+async def rest_client(*, http2: bool = False) -> AsyncIterator[Any]:
+    async with InferenceRESTClient(RESTConfig(protocol="v2", timeout=30, http2=http2)) as opened:
+        yield opened
+
+
+def mlp_request(x: Any, *, model: str = MLP, binary: bool = True, binary_out: bool | None = None) -> Any:
+    given = InferInput("x", list(x.shape), "FP32")
+    given.set_data_from_numpy(x, binary_data=binary)
+    outputs = None
+    if binary_out is not None:
+        outputs = [RequestedOutput("y", {"binary_data": binary_out})]
+    return InferRequest(model, [given], request_id="seven", request_outputs=outputs)
+
+
+def identity_request(*, binary: bool, parameters: dict[str, Any] | None = None) -> Any:
+    inputs = []
+    for name, tensor in identity_inputs().items():
+        made = InferInput(name, list(tensor.shape), DATATYPES[name])
+        # The client itself refuses halves in JSON.
+        made.set_data_from_numpy(tensor, binary_data=binary or name == "halves")
+        inputs.append(made)
+    return InferRequest(IDENTITY, inputs, parameters=parameters)
+
+
+def check_identity(response: Any) -> None:
+    for name, tensor in identity_inputs().items():
+        output = response.get_output_by_name(f"{name}_out")
+        assert output is not None, f"no output {name}_out"
+        given = output.as_numpy()
+        check_equal(given if tensor.dtype != object else given.astype(object), tensor)
+
+
+async def test_the_rest_client_finds_the_server_and_a_model_ready(address: str) -> None:
+    async with rest_client() as opened:
+        base = f"http://{address}"
+        assert await opened.is_server_live(base) is True
+        assert await opened.is_server_ready(base) is True
+        assert await opened.is_model_ready(base, MLP) is True
+        assert await opened.is_model_ready(base, "nobody") is False
+
+
+async def test_the_rest_client_infers_binary_and_json_alike(address: str) -> None:
+    async with rest_client() as opened:
+        for binary in (True, False):
+            for binary_out in (None, True, False):
+                request = mlp_request(rows(3), binary=binary, binary_out=binary_out)
+                response = await opened.infer(f"http://{address}", request, model_name=MLP)
+                check_equal(response.outputs[0].as_numpy(), mlp(rows(3)))
+                assert response.id == "seven"
+                assert response.model_name == MLP
+
+
+async def test_the_rest_client_infers_by_a_model_in_a_worker_process(address: str) -> None:
+    async with rest_client() as opened:
+        response = await opened.infer(
+            f"http://{address}", mlp_request(rows(2), model=WORKER_MLP), model_name=WORKER_MLP
+        )
+        check_equal(response.outputs[0].as_numpy(), mlp(rows(2)))
+
+
+async def test_the_rest_client_takes_a_plain_dictionary(address: str) -> None:
+    async with rest_client() as opened:
+        body = {
+            "inputs": [{"name": "x", "shape": [2, 4], "datatype": "FP32", "data": rows(2).tolist()}],
+        }
+        response = await opened.infer(f"http://{address}", body, model_name=MLP)
+        check_equal(response.outputs[0].as_numpy(), mlp(rows(2)))
+
+
+async def test_the_rest_client_gets_every_datatype_back_as_binary(address: str) -> None:
+    async with rest_client() as opened:
+        request = identity_request(binary=True, parameters={"binary_data_output": True})
+        check_identity(await opened.infer(f"http://{address}", request, model_name=IDENTITY))
+
+
+async def test_the_rest_client_gets_every_datatype_back_as_json(address: str) -> None:
+    async with rest_client() as opened:
+        request = identity_request(binary=False)
+        check_identity(await opened.infer(f"http://{address}", request, model_name=IDENTITY))
+
+
+async def test_the_rest_client_is_told_what_was_wrong(address: str) -> None:
+    async with rest_client() as opened:
+        for model, x, parts in (
+            ("nobody", rows(1), ("nobody", "404")),
+            (MLP, np.zeros((2, 5), np.float32), ("'x'", "[2,5]", "[-1,4]", "400")),
+        ):
+            try:
+                await opened.infer(f"http://{address}", mlp_request(x, model=model), model_name=model)
+            except httpx.HTTPStatusError as error:
+                check_named(str(error), *parts)
+            else:
+                raise AssertionError(f"{parts} was not refused")
+
+
+async def test_the_grpc_client_finds_the_server_and_a_model_ready(address: str) -> None:
+    async with InferenceGRPCClient(address) as opened:
+        assert await opened.is_server_live() is True
+        assert await opened.is_server_ready() is True
+        assert await opened.is_model_ready(MLP) is True
+        try:
+            await opened.is_model_ready("nobody")
+        except grpc.aio.AioRpcError as error:
+            assert error.code() == grpc.StatusCode.NOT_FOUND
+            check_named(str(error.details()), "nobody")
+        else:
+            raise AssertionError("an unknown model was found")
+
+
+async def test_the_grpc_client_infers_raw_and_typed_contents_alike(address: str) -> None:
+    async with InferenceGRPCClient(address) as opened:
+        for count in (1, 6):
+            for binary in (True, False):
+                response = await opened.infer(mlp_request(rows(count), binary=binary))
+                check_equal(response.outputs[0].as_numpy(), mlp(rows(count)))
+                assert response.id == "seven"
+
+
+async def test_the_grpc_client_infers_by_a_model_in_a_worker_process(address: str) -> None:
+    async with InferenceGRPCClient(address) as opened:
+        response = await opened.infer(mlp_request(rows(2), model=WORKER_MLP))
+        check_equal(response.outputs[0].as_numpy(), mlp(rows(2)))
+
+
+async def test_the_grpc_client_gets_every_datatype_back(address: str) -> None:
+    async with InferenceGRPCClient(address) as opened:
+        check_identity(await opened.infer(identity_request(binary=True)))
+
+
+async def test_the_grpc_client_is_told_what_was_wrong(address: str) -> None:
+    async with InferenceGRPCClient(address) as opened:
+        for model, x, code, parts in (
+            ("nobody", rows(1), grpc.StatusCode.NOT_FOUND, ("nobody",)),
+            (MLP, np.zeros((2, 5), np.float32), grpc.StatusCode.INVALID_ARGUMENT, ("'x'", "[2,5]", "[-1,4]")),
+        ):
+            try:
+                await opened.infer(mlp_request(x, model=model))
+            except grpc.aio.AioRpcError as error:
+                assert error.code() == code, error
+                check_named(str(error.details()), *parts)
+            else:
+                raise AssertionError(f"{parts} was not refused")
+
+
+if __name__ == "__main__":
+    report.run(dict(globals()))
