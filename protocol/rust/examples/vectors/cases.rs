@@ -12,7 +12,7 @@ pub struct Case {
     pub name: String,
     /// `frame`, `grpc`, `http` or `graphpipe`.
     pub protocol: &'static str,
-    /// `request`, `response`, or for GraphPipe `metadata`; a frame says itself what it is.
+    /// `request`, `response`, or for `GraphPipe` `metadata`; a frame says itself what it is.
     pub kind: &'static str,
     pub bytes: Bytes,
     /// What the header of that name says, for `http`.

@@ -1,4 +1,4 @@
-//! Bodies that real GraphPipe clients and the reference server sent, and faulty ones made by hand.
+//! Bodies that real `GraphPipe` clients and the reference server sent, and faulty ones made by hand.
 
 //! (name, kind, hexadecimal bytes)
 #[rustfmt::skip]

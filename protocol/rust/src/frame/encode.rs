@@ -209,14 +209,14 @@ fn tensors<'a>(
 ) -> Tables<fb::Tensor<'static>> {
     let mut offsets = Vec::with_capacity(tensors.len());
     for (index, tensor) in tensors.iter().enumerate() {
-        let (location, payload, offset, nbytes) = match shared.iter().find(|place| place.index == index) {
-            Some(place) => (fb::Location::SHARED, place.arena, place.offset, place.nbytes),
-            None => {
+        let (location, payload, offset, nbytes) =
+            if let Some(place) = shared.iter().find(|place| place.index == index) {
+                (fb::Location::SHARED, place.arena, place.offset, place.nbytes)
+            } else {
                 payloads.0.push(&tensor.data);
                 let payload = u32::try_from(payloads.0.len() - 1).unwrap_or(u32::MAX);
                 (fb::Location::INLINE, payload, 0, tensor.data.len() as u64)
-            }
-        };
+            };
         let arguments = fb::TensorArgs {
             name: text(builder, &tensor.name),
             datatype: fb::Datatype(tensor.datatype.number()),

@@ -1,4 +1,4 @@
-//! GraphPipe: flatbuffers as its real clients write them.
+//! `GraphPipe`: flatbuffers as its real clients write them.
 //!
 //! Those clients leave out the NUL of strings and misalign 8-byte elements, so flatbuffers' own
 //! verifier would refuse genuine requests: this module reads by itself, checks every offset, and
@@ -20,6 +20,7 @@ pub use write::{
 
 /// What a body asks for.
 #[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // made once per request and taken apart at once
 pub enum GraphpipeRequest {
     /// An inference.
     Infer {
@@ -67,11 +68,11 @@ pub struct GraphpipeSpec {
     pub description: ByteString,
     /// Sizes of the dimensions; -1: any.
     pub shape: Shape,
-    /// Type of its elements; `None` where GraphPipe has no type for it.
+    /// Type of its elements; `None` where `GraphPipe` has no type for it.
     pub datatype: Option<Datatype>,
 }
 
-/// GraphPipe's number of a datatype; BOOL goes as Uint8, and BF16 has none.
+/// `GraphPipe`'s number of a datatype; BOOL goes as Uint8, and BF16 has none.
 pub fn type_number(datatype: Datatype) -> Option<u8> {
     Some(match datatype {
         Datatype::Uint8 | Datatype::Bool => 1,
@@ -90,7 +91,7 @@ pub fn type_number(datatype: Datatype) -> Option<u8> {
     })
 }
 
-/// The datatype of GraphPipe's number.
+/// The datatype of `GraphPipe`'s number.
 pub fn datatype_of(number: u8) -> Option<Datatype> {
     // BOOL shares its number with UINT8, which the number means.
     Datatype::ALL

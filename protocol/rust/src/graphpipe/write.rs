@@ -17,18 +17,18 @@ const MAX_TENSOR_BYTES: usize = (1 << 31) - (1 << 24);
 /// Encode an inference request. `config` is free text for the server.
 ///
 /// # Errors
-/// `UNIMPLEMENTED` for BF16, which GraphPipe does not have; `INVALID_ARGUMENT` above 2 GiB.
+/// `UNIMPLEMENTED` for BF16, which `GraphPipe` does not have; `INVALID_ARGUMENT` above 2 GiB.
 pub fn encode_request(request: &InferRequest, config: &str) -> Result<Scatter> {
     check(&request.inputs)?;
     let mut writer = Writer::new();
     let root = writer.table(0, &[Field::Byte(1), Field::Offset]);
-    let infer = writer.table(root[1], &[Field::Offset; 4]);
-    writer.string(infer[0], config.as_bytes());
-    let named = request.inputs.iter().any(|input| !input.name.is_empty());
-    let names: &[Tensor] = if named { &request.inputs } else { &[] };
-    strings(&mut writer, infer[1], names.iter().map(|input| &input.name.as_bytes()[..]));
-    strings(&mut writer, infer[3], request.outputs.iter().map(|output| &output.name.as_bytes()[..]));
-    Ok(tensors(writer, infer[2], &request.inputs))
+    let places = writer.table(root[1], &[Field::Offset; 4]);
+    writer.string(places[0], config.as_bytes());
+    let is_named = request.inputs.iter().any(|input| !input.name.is_empty());
+    let named: &[Tensor] = if is_named { &request.inputs } else { &[] };
+    strings(&mut writer, places[1], named.iter().map(|input| &input.name.as_bytes()[..]));
+    strings(&mut writer, places[3], request.outputs.iter().map(|output| &output.name.as_bytes()[..]));
+    Ok(tensors(writer, places[2], &request.inputs))
 }
 
 /// A request for metadata.

@@ -117,6 +117,7 @@ pub(super) const fn varint_bytes(value: u64) -> usize {
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
 
+#[allow(clippy::cast_possible_truncation)] // the low 7 bits are what is meant
 pub(super) fn put_varint(buffer: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
         buffer.put_u8(value as u8 | 0x80);

@@ -56,7 +56,7 @@ pub fn decode_infer_request(body: Bytes) -> Result<GrpcInferRequest> {
             _ => reader.skip(wire)?,
         }
     }
-    lift_reserved(&mut request)?;
+    crate::parameters::lift_reserved(&mut request)?;
     for input in &inputs {
         if input.parameters.iter().any(|(name, _)| name.starts_with("shared_memory_")) {
             return Err(Error::new(
@@ -331,9 +331,4 @@ pub(super) fn check_tensors(already: usize, what: &str) -> Result<()> {
         return Err(Error::exhausted(format!("more than {MAX_TENSORS} {what}")));
     }
     Ok(())
-}
-
-/// Move the parameters that have a field of their own into it.
-fn lift_reserved(request: &mut InferRequest) -> Result<()> {
-    crate::parameters::lift_reserved(request)
 }

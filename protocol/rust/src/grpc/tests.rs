@@ -32,7 +32,7 @@ fn prost_reads_what_is_written() {
     for tensor in sample::tensors() {
         let body = encode_infer_request(&sample::request(tensor.clone()), false).into_bytes();
         let message = ModelInferRequest::decode(body).unwrap();
-        assert_eq!(message.raw_input_contents, [tensor.data.clone()]);
+        assert_eq!(message.raw_input_contents[0], tensor.data);
         assert_eq!(message.inputs[0].shape, tensor.shape.to_vec());
         assert_eq!(message.inputs[0].datatype, tensor.datatype.name());
         assert_eq!(message.parameters["b"].parameter_choice, Some(ParameterChoice::Int64Param(-7)));

@@ -27,19 +27,17 @@ pub(super) fn read(text: &str, name: &str, datatype: Datatype, shape: &Shape) ->
         Datatype::Int32 => list.walk(|list| list.integer().map(|value: i32| out.put_i32_le(value)))?,
         Datatype::Int64 => list.walk(|list| list.integer().map(|value: i64| out.put_i64_le(value)))?,
         Datatype::Fp16 => list.walk(|list| {
-            list.float(|value: f64| f16::from_f64(value), |half| half.is_finite())
+            list.float(|value: f64| f16::from_f64(value), half::f16::is_finite)
                 .map(|half| out.put_u16_le(half.to_bits()))
         })?,
         Datatype::Bf16 => list.walk(|list| {
-            list.float(|value: f64| bf16::from_f64(value), |half| half.is_finite())
+            list.float(|value: f64| bf16::from_f64(value), half::bf16::is_finite)
                 .map(|half| out.put_u16_le(half.to_bits()))
         })?,
-        Datatype::Fp32 => list.walk(|list| {
-            list.float(|value: f32| value, |value| value.is_finite()).map(|value| out.put_f32_le(value))
-        })?,
-        Datatype::Fp64 => list.walk(|list| {
-            list.float(|value: f64| value, |value| value.is_finite()).map(|value| out.put_f64_le(value))
-        })?,
+        Datatype::Fp32 => list
+            .walk(|list| list.float(|value: f32| value, f32::is_finite).map(|value| out.put_f32_le(value)))?,
+        Datatype::Fp64 => list
+            .walk(|list| list.float(|value: f64| value, f64::is_finite).map(|value| out.put_f64_le(value)))?,
         Datatype::Bytes => list.walk(|list| list.string(out))?,
     };
     check(elements, &nesting, name, shape)?;

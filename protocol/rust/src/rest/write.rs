@@ -88,7 +88,7 @@ pub(super) fn parameter(out: &mut BytesMut, name: &str, value: &Parameter) -> Re
         Parameter::Int64(value) => out.put_slice(itoa::Buffer::new().format(*value).as_bytes()),
         Parameter::Uint64(value) => out.put_slice(itoa::Buffer::new().format(*value).as_bytes()),
         Parameter::Double(value) if value.is_finite() => {
-            out.put_slice(ryu::Buffer::new().format_finite(*value).as_bytes())
+            out.put_slice(ryu::Buffer::new().format_finite(*value).as_bytes());
         }
         Parameter::Double(value) => {
             return Err(Error::internal(format!("parameter '{name}' is {value}, which JSON cannot hold")));
