@@ -21,7 +21,8 @@ NEXT = """
 What to try next:
   make serve                         the same server, kept running on port 8000
   curl localhost:8000/v2/models/{model}
-  .venv/bin/kingpole infer {model} --input image=@picture.png
+  .venv/bin/kingpole infer {model} --input image=@{path} \
+      --labels {labels}
   .venv/bin/kingpole serve DIRECTORY   your own model.onnx or model.py (docs/howto/)
 """
 
@@ -112,7 +113,8 @@ def main(arguments: list[str] | None = None) -> int:
     print(f"\nThe server stopped in {time.monotonic() - stopping:.2f} s.")
     if failures:
         return 1
-    print(NEXT.format(model=asking.MODEL))
+    labels = Path(__file__).with_name("labels.txt")
+    print(NEXT.format(model=asking.MODEL, path=path, labels=labels))
     return 0
 
 
