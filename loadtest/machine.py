@@ -11,7 +11,7 @@ import sys
 from datetime import datetime, timezone
 from pathlib import Path
 
-from loadtest.peers.peer import REPOSITORY_ROOT
+from loadtest.processes import REPOSITORY_ROOT
 
 
 def _cpu_model() -> str:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
@@ -12,6 +15,8 @@ import numpy.typing as npt
 import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
+
+from loadtest.processes import REPOSITORY_ROOT
 
 Array = npt.NDArray[np.float32]
 
@@ -114,7 +119,15 @@ def generated(directory: Path) -> dict[str, BenchModel]:
     return models
 
 
-def found(name: str, directory: Path) -> BenchModel | None:
-    """Describe the first ONNX model with `name` in its path below a directory; None if there is none."""
-    files = sorted(file for file in directory.rglob("*.onnx") if name in str(file.relative_to(directory)))
-    return _described(name, files[0]) if files else None
+def convert_efficientnet(file: Path) -> BenchModel:
+    """Convert EfficientNet-Lite0 with float32 input, unless the file is there, by the demo's own converter.
+
+    Raises:
+        subprocess.CalledProcessError: The demo's packages are not installed.
+    """
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        converter = [sys.executable, "-m", "kingpole.demo.efficientnet", str(file)]
+        environment = {**os.environ, "PYTHONPATH": str(REPOSITORY_ROOT / "server")}
+        subprocess.run(converter, env=environment, check=True, stdout=subprocess.DEVNULL)
+    return _described("efficientnet", file)

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
+REPOSITORY_ROOT = Path(__file__).resolve().parents[1]
+
 _TICK_US = 1_000_000 // os.sysconf("SC_CLK_TCK")
 _READY_TIMEOUT_S = 60
 _STOP_TIMEOUT_S = 15

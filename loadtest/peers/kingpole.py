@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal
 
 from loadtest.models import MAX_BATCH_SIZE, BenchModel
-from loadtest.peers.peer import REPOSITORY_ROOT, Batches, Transport
+from loadtest.peers.peer import Batches, Transport
 from loadtest.peers.triton import open_inference_batches
-from loadtest.processes import Launch, free_port
+from loadtest.processes import REPOSITORY_ROOT, Launch, free_port
 
 _SOURCES = ("server", "backends", "clients/python")
 
@@ -49,6 +49,8 @@ class Kingpole:
             *("--listen", f"127.0.0.1:{self._port}", "--reactors", str(self._reactors)),
             *("--management", f"127.0.0.1:{free_port()}"),
         ]
+        if model is None:
+            command += ["--control-mode", "explicit"]  # the only mode that may start with nothing
         environment = {"PYTHONPATH": ":".join(str(REPOSITORY_ROOT / source) for source in _SOURCES)}
         return Launch(command, environment, self._port, "/v2/health/ready")
 

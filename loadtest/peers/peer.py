@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from loadtest.models import BenchModel
-from loadtest.processes import Launch
+from loadtest.processes import REPOSITORY_ROOT, Launch
 
 Transport = Literal["grpc", "json", "raw"]
 
-REPOSITORY_ROOT = Path(__file__).resolve().parents[2]
 PEER_DIRECTORY = REPOSITORY_ROOT / ".cache" / "peers"
 
 
