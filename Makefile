@@ -11,6 +11,8 @@ DEMO := .cache/demo
 DEMO_MODEL := $(DEMO)/efficientnet-lite0/1/model.onnx
 EXTENSION := server/kingpole/_core.abi3.so
 INSTALLED := $(VENV)/.installed
+BENCH_INSTALLED := $(VENV)/.installed-loadtest
+CLIENTS := .cache/clients/.installed
 RUST_SOURCES := $(shell find protocol/rust server/core -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml protocol/schema/*
 SOURCES := hatch_build.py server/kingpole backends clients/python loadtest protocol
 
@@ -19,7 +21,7 @@ SOURCES := hatch_build.py server/kingpole backends clients/python loadtest proto
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) $(EXTENSION) $(DEMO_MODEL) ## create .venv, build the extension, convert the demo model (repeated: seconds)
+setup: $(INSTALLED) $(EXTENSION) $(DEMO_MODEL) $(CLIENTS) ## create .venv, build the extension, convert the demo model (repeated: seconds)
 	@echo "ready; next: make demo"
 
 demo: setup ## start the server, ask what is in a picture over every core protocol, stop it
@@ -51,7 +53,7 @@ check: setup ## formatters, linters, type checkers, layers, generated files
 checkgenerate: setup ## regenerate what is generated, and fail if that differs from what is committed
 	@.ci/checkgenerate
 
-bench: setup ## measure against Triton and mosec (long; see loadtest/README.md)
+bench: setup $(BENCH_INSTALLED) ## measure against Triton and mosec (long; see loadtest/README.md)
 	$(PYTHON) -m loadtest.bench
 
 clean: ## remove everything that was built or downloaded here
@@ -69,6 +71,15 @@ $(INSTALLED): pyproject.toml clients/python/pyproject.toml hatch_build.py | prer
 	$(BIN)/pyright --version
 	cargo fetch --quiet
 	@touch $(EXTENSION) $@
+
+$(BENCH_INSTALLED): pyproject.toml | $(INSTALLED)
+	$(PYTHON) -m pip install --disable-pip-version-check --no-build-isolation -e clients/python -e '.[loadtest]'
+	@touch $@
+
+# Other projects' clients, which the tests hold against our server; each in an environment of its own.
+$(CLIENTS): server/tests/clients/setup | $(INSTALLED)
+	PYTHON=$(CURDIR)/$(PYTHON) server/tests/clients/setup
+	@touch $@
 
 $(EXTENSION): $(RUST_SOURCES) | $(INSTALLED)
 	$(PYTHON) hatch_build.py
