@@ -6,7 +6,17 @@ import numpy as np
 import report
 import requests
 from graphpipe import convert, remote
-from served import IDENTITY, MLP, WORKER_MLP, check_equal, check_named, check_raises, identity_inputs, mlp, rows
+from served import (
+    IDENTITY,
+    MLP,
+    WORKER_MLP,
+    check_equal,
+    check_named,
+    check_raises,
+    identity_inputs,
+    mlp,
+    rows,
+)
 
 
 def test_one_row_and_many_are_inferred_by_the_default_model(address: str) -> None:

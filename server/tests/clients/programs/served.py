@@ -42,7 +42,7 @@ def identity_inputs() -> dict[str, Any]:
     return {
         "floats": np.array([[1.5, -0.0, np.finfo(np.float32).max], [1e-45, 2.0, 0.1]], np.float32),
         "halves": np.array([[1.5, -2.0, 65504.0], [6e-8, 0.0, 0.333]], np.float16),
-        "texts": np.array([["", "Grüße"], ["a\"b\\", "x" * 300]], dtype=object),
+        "texts": np.array([["", "Grüße"], ['a"b\\', "x" * 300]], dtype=object),
         "counts": np.array([[2**63 - 1, -(2**63)], [2**53 + 1, 0]], np.int64),
     }
 

@@ -170,7 +170,9 @@ def test_statistics_count_what_was_inferred(address: str) -> None:
         assert after["version"] == "1"
         assert after["inference_count"] == before["inference_count"] + 3
         assert after["execution_count"] == before["execution_count"] + 1
-        assert after["inference_stats"]["success"]["count"] == before["inference_stats"]["success"]["count"] + 1
+        assert (
+            after["inference_stats"]["success"]["count"] == before["inference_stats"]["success"]["count"] + 1
+        )
         names = {each["name"] for each in opened.get_inference_statistics()["model_stats"]}
         assert names >= {MLP, IDENTITY, WORKER_MLP}
 
