@@ -28,7 +28,7 @@ impl Default for FrontendConfiguration {
             max_body_bytes: 1 << 30,
             max_connections: 10_000,
             header_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(300),
+            body_timeout: Duration::from_mins(5),
             tls: None,
             mirror_contents: true,
         }

@@ -1,4 +1,4 @@
-//! GraphPipe over HTTP: a POST to nearly any path, metadata by GET, `/control/`.
+//! `GraphPipe` over HTTP: a POST to nearly any path, metadata by GET, `/control/`.
 
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
@@ -102,7 +102,7 @@ async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> Http
     }
 }
 
-/// GraphPipe has no BOOL: its clients send Uint8, which is what a BOOL input then means.
+/// `GraphPipe` has no BOOL: its clients send Uint8, which is what a BOOL input then means.
 fn restore_bool(request: &mut InferRequest, specification: &ModelSpec) {
     for (position, input) in request.inputs.iter_mut().enumerate() {
         let declared = if input.name.is_empty() {

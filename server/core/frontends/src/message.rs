@@ -38,10 +38,6 @@ impl HttpResponse {
         Self { status, headers, pieces, close: false }
     }
 
-    pub(crate) fn empty(status: StatusCode) -> Self {
-        Self { status, headers: HeaderMap::new(), pieces: Vec::new(), close: false }
-    }
-
     pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Self {
         Self::new(status, JSON, vec![Bytes::from(value.to_string())])
     }

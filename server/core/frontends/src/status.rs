@@ -12,7 +12,7 @@ pub(crate) fn of(code: Code) -> StatusCode {
     StatusCode::from_u16(kingpole_wire::status::http(code)).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
 }
 
-/// How errors are written: as JSON for Open Inference, as text for GraphPipe.
+/// How errors are written: as JSON for Open Inference, as text for `GraphPipe`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     Json,

@@ -122,7 +122,7 @@ async fn unary(
         Some(Ok(Ok(message))) => reply.message([reply::frame(&message)]),
         Some(Ok(Err(error))) => reply.error(&error),
         Some(Err(_)) => {
-            reply.error(&Error::new(Code::DeadlineExceeded, "the call took longer than its timeout"))
+            reply.error(&Error::new(Code::DeadlineExceeded, "the call took longer than its timeout"));
         }
     }
 }

@@ -53,13 +53,13 @@ async fn open_inference(request: HttpRequest, path: &str, shared: &Shared) -> Ht
         ["models", model, action @ ..] => {
             of_model(request, Named { model, version: None }, action, shared).await
         }
-        ["repository", "index"] => match post(&request) {
-            Ok(()) => repository::index(request, shared).await,
-            Err(refusal) => refusal,
+        ["repository", "index"] => match unless_post(&request) {
+            None => repository::index(request, shared).await,
+            Some(refusal) => refusal,
         },
-        ["repository", "models", model, action @ ("load" | "unload")] => match post(&request) {
-            Ok(()) => repository::change(request, model, *action == "load", shared).await,
-            Err(refusal) => refusal,
+        ["repository", "models", model, action @ ("load" | "unload")] => match unless_post(&request) {
+            None => repository::change(request, model, *action == "load", shared).await,
+            Some(refusal) => refusal,
         },
         _ => unknown(&request),
     }
@@ -72,9 +72,9 @@ async fn of_model(request: HttpRequest, named: Named<'_>, action: &[&str], share
         ["ready"] => get(&request, || model_ready(engine, &named)),
         ["config"] => get(&request, || metadata::configuration(engine, &named)),
         ["stats"] => get(&request, || metadata::statistics(engine, Some(named.model), named.version)),
-        ["infer"] => match post(&request) {
-            Ok(()) => infer::serve(request, &named, shared).await,
-            Err(refusal) => refusal,
+        ["infer"] => match unless_post(&request) {
+            None => infer::serve(request, &named, shared).await,
+            Some(refusal) => refusal,
         },
         _ => unknown(&request),
     }
@@ -87,8 +87,9 @@ fn get(request: &HttpRequest, answer: impl FnOnce() -> HttpResponse) -> HttpResp
     not_allowed(request, "GET, HEAD")
 }
 
-fn post(request: &HttpRequest) -> Result<(), HttpResponse> {
-    if request.method == Method::POST { Ok(()) } else { Err(not_allowed(request, "POST")) }
+/// The refusal of anything but a POST.
+fn unless_post(request: &HttpRequest) -> Option<HttpResponse> {
+    (request.method != Method::POST).then(|| not_allowed(request, "POST"))
 }
 
 pub(crate) fn not_allowed(request: &HttpRequest, allowed: &'static str) -> HttpResponse {

@@ -14,22 +14,21 @@ use crate::status::Dialect;
 async fn read_object(
     request: HttpRequest,
     shared: &Shared,
-) -> std::result::Result<Map<String, Value>, HttpResponse> {
-    let limit = &shared.configuration;
-    let body = body::read(request.body, &request.headers, limit)
+) -> std::result::Result<Map<String, Value>, Box<HttpResponse>> {
+    let body = body::read(request.body, &request.headers, &shared.configuration)
         .await
         .map_err(|error| Dialect::Json.body_error(&error))?;
     if body.iter().all(u8::is_ascii_whitespace) {
         return Ok(Map::new());
     }
     serde_json::from_slice(&body)
-        .map_err(|error| Dialect::Json.error(&Error::invalid(format!("malformed JSON: {error}"))))
+        .map_err(|error| Dialect::Json.error(&Error::invalid(format!("malformed JSON: {error}"))).into())
 }
 
 pub(super) async fn index(request: HttpRequest, shared: &Shared) -> HttpResponse {
     let object = match read_object(request, shared).await {
         Ok(object) => object,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let ready_only = match object.get("ready") {
         None | Some(Value::Null) => false,
@@ -57,7 +56,7 @@ pub(super) async fn index(request: HttpRequest, shared: &Shared) -> HttpResponse
 pub(super) async fn change(request: HttpRequest, model: &str, load: bool, shared: &Shared) -> HttpResponse {
     let object = match read_object(request, shared).await {
         Ok(object) => object,
-        Err(refusal) => return refusal,
+        Err(refusal) => return *refusal,
     };
     let parameters = match read_parameters(object.get("parameters")) {
         Ok(parameters) => parameters,

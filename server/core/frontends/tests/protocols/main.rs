@@ -1,0 +1,8 @@
+//! The frontends over real sockets, with a real engine behind them.
+
+mod frames;
+mod graphpipe;
+mod grpc;
+mod http1;
+mod server;
+mod transports;

@@ -1,0 +1,176 @@
+//! A server on a port that the system chooses, and a plain HTTP/1.1 client.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use kingpole_engine::{
+    Clock, Engine, EngineConfiguration, InlineModel, Model, ModelSpec, Placement, Profile, ServerInfo,
+    Shared, TensorSpec,
+};
+use kingpole_frontends::{FrontendConfiguration, Listeners, reactor, run_reactor};
+use kingpole_values::{Datatype, Error, Result, Shape, Tensor};
+use tokio::sync::watch;
+
+struct Identity;
+
+impl InlineModel for Identity {
+    fn execute(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        if inputs[0].data.starts_with(&666f32.to_le_bytes()) {
+            return Err(Error::internal("the model does not like 666"));
+        }
+        Ok(vec![Tensor { name: "y".into(), ..inputs[0].clone() }])
+    }
+}
+
+fn identity(name: &str, datatype: Datatype) -> Arc<Model> {
+    let tensor = |name: &str| TensorSpec {
+        name: name.into(),
+        datatype,
+        shape: Shape::new(&[-1, -1]),
+        optional: false,
+    };
+    let specification = ModelSpec {
+        name: name.into(),
+        version: "1".into(),
+        platform: "identity".to_owned(),
+        inputs: vec![tensor("x")],
+        outputs: vec![tensor("y")],
+        max_batch_size: 32,
+        description: "gives back what it gets".to_owned(),
+        config_json: format!("{{\"name\":\"{name}\",\"max_batch_size\":32}}"),
+        ..ModelSpec::default()
+    };
+    Model::new(specification, Placement::Inline(Arc::new(Identity)), Profile::default(), 1).0
+}
+
+/// A running server with the models `identity` (FP32, the default), `truth` (BOOL) and `words` (BYTES).
+pub struct Server {
+    pub addresses: Vec<String>,
+    pub engine: Arc<Shared>,
+    shutdown: watch::Sender<bool>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+pub const LIMIT: usize = 1 << 20;
+
+impl Server {
+    pub fn start() -> Self {
+        Self::start_with(&["127.0.0.1:0".to_owned()], FrontendConfiguration::default())
+    }
+
+    pub fn start_with(listen: &[String], configuration: FrontendConfiguration) -> Self {
+        let configuration = Arc::new(FrontendConfiguration { max_body_bytes: LIMIT, ..configuration });
+        let info = ServerInfo { name: "kingpole", version: "0.0.0", extensions: vec!["binary_tensor_data"] };
+        let engine_configuration = EngineConfiguration {
+            reactors: 1,
+            queue_bytes: 1 << 24,
+            default_model: Some("identity".into()),
+            info,
+        };
+        // Nobody manages the repository: load and unload are refused.
+        let (engine, _) = Shared::new(engine_configuration, Clock::new(Instant::now()));
+        engine.publish(identity("identity", Datatype::Fp32));
+        engine.publish(identity("truth", Datatype::Bool));
+        engine.publish(identity("words", Datatype::Bytes));
+        engine.set_ready(true);
+        let listeners = Listeners::bind(listen).unwrap();
+        let addresses = listeners.addresses();
+        let (shutdown, down) = watch::channel(false);
+        let (handle, incoming) = reactor();
+        let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let (shared, stop) = (Arc::clone(&engine), down.clone());
+        let reactor = std::thread::spawn(move || {
+            runtime().block_on(run_reactor(Engine::new(shared, 0), incoming, configuration, stop));
+        });
+        let acceptor = std::thread::spawn(move || {
+            runtime().block_on(listeners.accept(vec![handle], 1000, down)).unwrap();
+        });
+        Self { addresses, engine, shutdown, threads: vec![reactor, acceptor] }
+    }
+
+    pub fn drain(&self) {
+        self.shutdown.send_replace(true);
+    }
+
+    pub fn connect(&self) -> TcpStream {
+        let stream = TcpStream::connect(&self.addresses[0]).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream
+    }
+
+    /// One request on a connection of its own.
+    pub fn ask(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Response {
+        let mut request = format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\n");
+        for (name, value) in headers {
+            request += &format!("{name}: {value}\r\n");
+        }
+        if !headers.iter().any(|(name, _)| *name == "transfer-encoding" || *name == "content-length") {
+            request += &format!("content-length: {}\r\n", body.len());
+        }
+        request += "\r\n";
+        let mut stream = self.connect();
+        stream.write_all(request.as_bytes()).unwrap();
+        // A server that refuses early may close before it has read everything.
+        let _ = stream.write_all(body);
+        let mut bytes = Vec::new();
+        let _ = stream.read_to_end(&mut bytes);
+        Response::parse(&bytes)
+    }
+
+    pub fn get(&self, path: &str) -> Response {
+        self.ask("GET", path, &[], b"")
+    }
+
+    pub fn post(&self, path: &str, body: &str) -> Response {
+        self.ask("POST", path, &[], body.as_bytes())
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.drain();
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Response {
+    pub status: u16,
+    head: String,
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    pub fn parse(bytes: &[u8]) -> Self {
+        let text = String::from_utf8_lossy(bytes);
+        let end = bytes.windows(4).position(|four| four == b"\r\n\r\n").unwrap_or_else(|| panic!("{text:?}"));
+        let head = String::from_utf8(bytes[..end].to_vec()).unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Self { status, head, body: bytes[end + 4..].to_vec() }
+    }
+
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.lines().skip(1).find_map(|line| {
+            let (found, value) = line.split_once(": ")?;
+            found.eq_ignore_ascii_case(name).then_some(value)
+        })
+    }
+
+    pub fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|error| panic!("{error}: {self:?}"))
+    }
+
+    /// The text of an Open Inference error.
+    pub fn error(&self) -> String {
+        self.json()["error"].as_str().unwrap().to_owned()
+    }
+}
