@@ -1,14 +1,16 @@
 //! HTTP/2 connections. gRPC inference is answered here without a task of its own per request.
 
 use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::RecvStream;
 use h2::server::{self, SendResponse};
 use http::{Method, Request, Response, header};
+use tokio::time::Sleep;
 
 use crate::body::Source;
 use crate::connection::Shared;
@@ -24,6 +26,9 @@ const MAX_HEADER_BYTES: u32 = 16 << 10;
 const MAX_SEND_BUFFER_BYTES: usize = 1 << 20;
 /// Streams that a client may reset before we have taken them: bounds CVE-2023-44487, "rapid reset".
 const MAX_PENDING_RESETS: usize = 128;
+
+/// How long a client without open streams may take to acknowledge that the server drains.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serve one connection until it ends or the server drains.
 pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
@@ -41,7 +46,7 @@ pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
         return;
     };
     let mut drained = std::pin::pin!(Rc::clone(&shared).drained());
-    let mut draining = false;
+    let mut farewell = None;
     std::future::poll_fn(|cx| {
         loop {
             while let Poll::Ready(accepted) = connection.poll_accept(cx) {
@@ -49,11 +54,18 @@ pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
                 let Some(Ok((request, respond))) = accepted else { return Poll::Ready(()) };
                 dispatch(cx, &shared, request, respond);
             }
-            if draining || drained.as_mut().poll(cx).is_pending() {
+            if let Some(farewell) = &mut farewell {
+                // The connection wakes up when its last stream ends, so that this sees it then.
+                let farewell: &mut Pin<Box<Sleep>> = farewell;
+                let late = farewell.is_elapsed() || farewell.as_mut().poll(cx).is_ready();
+                let finished = late && !connection.has_streams();
+                return if finished { Poll::Ready(()) } else { Poll::Pending };
+            }
+            if drained.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            draining = true;
             connection.graceful_shutdown();
+            farewell = Some(Box::pin(tokio::time::sleep(FAREWELL)));
         }
     })
     .await;
@@ -92,7 +104,7 @@ pub(crate) async fn unless_reset<F: Future + Unpin>(
     respond: &mut SendResponse<Bytes>,
 ) -> Option<F::Output> {
     std::future::poll_fn(|cx| {
-        if let Poll::Ready(output) = std::pin::Pin::new(&mut future).poll(cx) {
+        if let Poll::Ready(output) = Pin::new(&mut future).poll(cx) {
             return Poll::Ready(Some(output));
         }
         respond.poll_reset(cx).map(|_| None)

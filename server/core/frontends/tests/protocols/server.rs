@@ -18,7 +18,8 @@ struct Identity;
 
 impl InlineModel for Identity {
     fn execute(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        if inputs[0].data.starts_with(&666f32.to_le_bytes()) {
+        let disliked = 666f32.to_le_bytes();
+        if inputs[0].data.chunks(4).any(|element| element == disliked) {
             return Err(Error::internal("the model does not like 666"));
         }
         Ok(vec![Tensor { name: "y".into(), ..inputs[0].clone() }])
