@@ -93,10 +93,10 @@ def judge(rows: Sequence[Row], results: Results) -> list[Verdict]:
                 "MB",
             )
         )
-        share = idle.rate_with / idle.rate_without
+        share = idle.cpu_us_without / idle.cpu_us_with
         verdicts.append(
             Verdict(
-                f"throughput beside {idle.connections:,} idle connections",
+                f"requests per CPU second beside {idle.connections:,} idle connections",
                 f">= {IDLE_THROUGHPUT_SHARE:g}x",
                 f"{share:.2f}x",
                 share >= IDLE_THROUGHPUT_SHARE,

@@ -94,6 +94,8 @@ class IdleMeasurement:
     added_bytes: int
     rate_without: float
     rate_with: float
+    cpu_us_without: float
+    cpu_us_with: float
 
 
 @dataclass(frozen=True)

@@ -139,13 +139,22 @@ def measure_open_loop(
     return OpenLoopMeasurement(subject.peer.name, title, rate, round_, openloop.summarize(requests, expected))
 
 
+def _loaded_cpu_us(subject: Subject, in_flight: int, timing: Timing) -> tuple[float, float]:
+    """Load once, after warming up; the rate and the CPU time per request."""
+    load(subject, in_flight, timing.warm_up_s, logged=False)
+    before = tree_cpu_us(subject.server.pid)
+    loaded = load(subject, in_flight, timing.seconds, logged=False)
+    return loaded.rate, (tree_cpu_us(subject.server.pid) - before) / loaded.succeeded
+
+
 def measure_idle(subject: Subject, port: int, connections: int, timing: Timing) -> IdleMeasurement:
     """Hold idle connections beside a load of 32 in flight."""
-    load(subject, 32, timing.warm_up_s, logged=False)
-    without = load(subject, 32, timing.seconds, logged=False)
+    rate_without, cpu_us_without = _loaded_cpu_us(subject, 32, timing)
     before = tree_rss_bytes(subject.server.pid)
     with idle_connections(port, connections):
         added = tree_rss_bytes(subject.server.pid) - before
-        beside = load(subject, 32, timing.seconds, logged=False)
+        rate_with, cpu_us_with = _loaded_cpu_us(subject, 32, timing)
         subject.verified_body_bytes()
-    return IdleMeasurement(subject.peer.name, connections, added, without.rate, beside.rate)
+    return IdleMeasurement(
+        subject.peer.name, connections, added, rate_without, rate_with, cpu_us_without, cpu_us_with
+    )

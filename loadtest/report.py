@@ -146,7 +146,7 @@ def markdown(
     if results.idle:
         lines += ["", "## Idle connections", ""]
         lines += _table(
-            ("server", "connections", "added MB", "req/s without", "req/s with"),
+            ("server", "connections", "added MB", "req/s without", "with", "CPU µs/req without", "with"),
             [
                 [
                     one.peer,
@@ -154,6 +154,8 @@ def markdown(
                     f"{one.added_bytes / 1e6:.1f}",
                     f"{one.rate_without:,.0f}",
                     f"{one.rate_with:,.0f}",
+                    f"{one.cpu_us_without:.1f}",
+                    f"{one.cpu_us_with:.1f}",
                 ]
                 for one in results.idle
             ],
