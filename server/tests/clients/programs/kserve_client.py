@@ -27,8 +27,8 @@ from served import (
 
 
 @contextlib.asynccontextmanager
-async def rest_client(*, http2: bool = False) -> AsyncIterator[Any]:
-    async with InferenceRESTClient(RESTConfig(protocol="v2", timeout=30, http2=http2)) as opened:
+async def rest_client() -> AsyncIterator[Any]:
+    async with InferenceRESTClient(RESTConfig(protocol="v2", timeout=30)) as opened:
         yield opened
 
 

@@ -35,6 +35,10 @@ def client(address: str) -> Iterator[Any]:
         opened.close()
 
 
+def aio_client(address: str) -> Any:
+    return triton_aio.InferenceServerClient(address)
+
+
 def mlp_input(x: Any) -> Any:
     made = triton.InferInput("x", list(x.shape), "FP32")
     made.set_data_from_numpy(x)
@@ -209,7 +213,7 @@ def test_an_unknown_output_is_refused_by_name(address: str) -> None:
 
 
 async def test_the_asyncio_client_infers_and_asks(address: str) -> None:
-    async with triton_aio.InferenceServerClient(address) as opened:
+    async with aio_client(address) as opened:
         assert await opened.is_server_live()
         assert await opened.is_server_ready()
         assert await opened.is_model_ready(MLP)
@@ -227,7 +231,7 @@ async def test_the_asyncio_client_streams(address: str) -> None:
         for count in (1, 2, 3):
             yield {"model_name": MLP, "inputs": [mlp_input(rows(count))], "request_id": str(count)}
 
-    async with triton_aio.InferenceServerClient(address) as opened:
+    async with aio_client(address) as opened:
         answered = set()
         async for result, error in opened.stream_infer(ask()):
             assert error is None, error
@@ -238,7 +242,7 @@ async def test_the_asyncio_client_streams(address: str) -> None:
 
 
 async def test_the_asyncio_client_is_told_what_was_wrong(address: str) -> None:
-    async with triton_aio.InferenceServerClient(address) as opened:
+    async with aio_client(address) as opened:
         for model, x, parts in (
             ("nobody", rows(1), ("NOT_FOUND", "nobody")),
             (MLP, np.zeros((2, 5), np.float32), ("INVALID_ARGUMENT", "'x'", "[2,5]", "[-1,4]")),

@@ -34,6 +34,10 @@ def client(address: str) -> Iterator[Any]:
         opened.close()
 
 
+def aio_client(address: str) -> Any:
+    return triton_aio.InferenceServerClient(address)
+
+
 def mlp_input(x: Any, *, binary: bool = True) -> Any:
     made = triton.InferInput("x", list(x.shape), "FP32")
     made.set_data_from_numpy(x, binary_data=binary)
@@ -226,7 +230,7 @@ def test_an_unknown_output_is_refused_by_name(address: str) -> None:
 
 
 async def test_the_asyncio_client_infers_and_asks(address: str) -> None:
-    async with triton_aio.InferenceServerClient(address) as opened:
+    async with aio_client(address) as opened:
         assert await opened.is_server_live()
         assert await opened.is_server_ready()
         assert await opened.is_model_ready(MLP)
@@ -245,7 +249,7 @@ async def test_the_asyncio_client_infers_and_asks(address: str) -> None:
 
 
 async def test_the_asyncio_client_is_told_what_was_wrong(address: str) -> None:
-    async with triton_aio.InferenceServerClient(address) as opened:
+    async with aio_client(address) as opened:
         for model, x, parts in (
             ("nobody", rows(1), ("nobody",)),
             (MLP, np.zeros((2, 5), np.float32), ("'x'", "[2,5]", "[-1,4]")),
