@@ -155,6 +155,9 @@ async fn big_tensors_pass_flow_control_both_ways() {
     assert_eq!(response.outputs[0].data.len(), 800_000);
 }
 
+/// What is wrong, the metadata, the body; the status and a part of its text.
+type Refusal<'a> = (&'a str, &'a [(&'a str, &'a str)], Bytes, u16, &'a str);
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn each_refusal_has_its_status() {
     let server = Server::start();
@@ -173,7 +176,7 @@ async fn each_refusal_has_its_status() {
     let mut packed = BytesMut::from(&good[..]);
     packed[0] = 1;
     let packed = packed.freeze();
-    let cases: [(&str, &[(&str, &str)], Bytes, u16, &str); 12] = [
+    let cases: [Refusal<'_>; 12] = [
         ("an unknown model", &[], unknown, 5, "n%C3%A9ant%25"),
         ("an announced length above the limit", &[], announced, 8, "1048576 bytes"),
         ("a message that is cut off", &[], cut, 3, "cut off"),
@@ -311,8 +314,8 @@ async fn reflection_describes_every_service() {
         assert!(
             matches!(found, MessageResponse::FileDescriptorResponse(files) if !files.file_descriptor_proto.is_empty())
         );
-        let lost = ask(MessageRequest::FileByFilename("nothing.proto".to_owned())).await;
-        assert!(matches!(lost, MessageResponse::ErrorResponse(error) if error.error_code == 5));
+        let absent = ask(MessageRequest::FileByFilename("nothing.proto".to_owned())).await;
+        assert!(matches!(absent, MessageResponse::ErrorResponse(error) if error.error_code == 5));
     }
 }
 

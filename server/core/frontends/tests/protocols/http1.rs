@@ -179,10 +179,11 @@ fn pipelined_requests_are_answered_in_order_on_one_connection() {
     for id in 0..10 {
         let body = REQUEST.replace("\"a\"", &format!("\"{id}\""));
         let last = if id == 9 { "connection: close\r\n" } else { "" };
-        requests += &format!(
-            "POST {INFER} HTTP/1.1\r\nhost: t\r\n{last}content-length: {}\r\n\r\n{body}",
-            body.len()
-        );
+        let length = body.len();
+        requests.extend([
+            format!("POST {INFER} HTTP/1.1\r\nhost: t\r\n{last}content-length: {length}\r\n\r\n"),
+            body,
+        ]);
     }
     stream.write_all(requests.as_bytes()).unwrap();
     let mut text = String::new();
