@@ -1,6 +1,6 @@
 //! Sockets and protocols: everything between a client's bytes and [`kingpole_engine::Engine`].
 //!
-//! One port speaks every protocol; [`connection`] tells them apart by their first bytes. This crate
+//! One port speaks every protocol; the module `connection` tells them apart by their first bytes. This crate
 //! may not know how a request is batched or which framework runs it, and leaves every byte layout to
 //! `kingpole-wire`.
 //!
