@@ -129,10 +129,10 @@ impl Pool {
         }
     }
 
-    /// Whether requests wait and no lane is attached, as while a worker starts again.
+    /// Whether requests wait and a lane is missing, as while a worker starts again.
     pub(crate) fn lacks_lanes(&self) -> bool {
         let state = self.lock();
-        state.lanes.iter().all(|slot| slot.lane.is_none())
+        state.lanes.iter().any(|slot| slot.lane.is_none())
             && state.queues.iter().any(|queue| !queue.waiting.is_empty())
     }
 

@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use kingpole_engine::{
-    Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFuture, Model, ModelSpec,
-    Placement, Pool, Profile, Responder, ServerInfo, Shared, TensorSpec,
+    Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFuture, LaneOutcome, Model,
+    ModelSpec, Placement, Pool, Profile, Responder, ServerInfo, Shared, TensorSpec,
 };
 use kingpole_values::{Code, Datatype, InferRequest, InferResponse, Result, Shape, Tensor};
 use tokio::sync::mpsc;
@@ -127,6 +127,49 @@ fn a_deadline_is_kept_while_the_lane_is_stuck() {
         assert_eq!(queued.recv().await.unwrap().unwrap_err().code, Code::DeadlineExceeded);
         assert_eq!(in_lane.recv().await.unwrap().unwrap_err().code, Code::DeadlineExceeded);
         assert!(began.elapsed().as_millis() < 2_000, "answered at the deadline, not when a lane is free");
+    });
+}
+
+/// A lane that echoes.
+struct Echo;
+
+impl Lane for Echo {
+    fn execute(&self, _handle: u32, batch: LaneBatch) -> LaneFuture {
+        let input = &batch.inputs[0];
+        let data: Vec<u8> = input.pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        let output = Tensor {
+            name: "y".into(),
+            datatype: input.datatype,
+            shape: input.shape.clone(),
+            data: data.into(),
+        };
+        Box::pin(std::future::ready(Ok(LaneOutcome { outputs: vec![output], execute_us: 1 })))
+    }
+}
+
+#[test]
+fn requests_that_wait_for_a_lane_run_when_one_comes() {
+    on_a_reactor(async |shared, engine| {
+        let pool = Pool::new(2);
+        let placement = Placement::Lanes(pool.clone(), 1);
+        shared.publish(Model::new(specification("m", "1"), placement, Profile::default(), 1).0);
+        for (index, lane) in [Arc::new(Stuck) as Arc<dyn Lane>, Arc::new(Echo)].into_iter().enumerate() {
+            let mut answer = ask(&engine, "m", &[7], None);
+            for _ in 0..20 {
+                tokio::task::yield_now().await;
+            }
+            assert!(answer.try_recv().is_err(), "nothing is there to run it");
+            pool.attach(index, lane);
+            shared.wake();
+            if index == 1 {
+                let response = answer.recv().await.unwrap().unwrap();
+                assert_eq!(response.outputs[0].data[..], [7]);
+            } else {
+                for _ in 0..20 {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
     });
 }
 
