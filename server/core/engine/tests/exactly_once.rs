@@ -137,6 +137,7 @@ fn specification(name: &'static str) -> ModelSpec {
     }
 }
 
+#[allow(clippy::struct_excessive_bools, reason = "what the script chose for a request, each by itself")]
 struct Sent {
     data: Bytes,
     poison: bool,
@@ -268,7 +269,7 @@ fn check(world: &World) -> std::result::Result<(), TestCaseError> {
                 Code::DeadlineExceeded => prop_assert!(sent.has_timeout),
                 Code::Cancelled => prop_assert!(sent.cancelled),
                 Code::Internal if sent.inline => {
-                    prop_assert!(sent.poison, "mates of a poisoned one are fine")
+                    prop_assert!(sent.poison, "mates of a poisoned one are fine");
                 }
                 Code::Internal | Code::Unavailable => prop_assert!(!sent.inline),
                 Code::ResourceExhausted => {}
