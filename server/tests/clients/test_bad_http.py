@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import zlib
 from collections.abc import Mapping
@@ -311,6 +312,19 @@ def test_a_body_that_becomes_too_long_unannounced_is_refused_on_the_way(
         # One byte more than the limit; the end of the body never comes.
         opened.sendall(chunk(b"x"))
         check_refused(read_answer(opened), 413, (str(MAX_BODY_BYTES),))
+
+
+@pytest.mark.parametrize("path", [INFER, f"/{MLP}"])
+def test_a_client_that_sends_a_too_long_body_before_it_reads_gets_the_refusal(
+    address: tuple[str, int], path: str
+) -> None:
+    pieces = [chunk(bytes(1 << 16))] * (MAX_BODY_BYTES // (1 << 16) + 8)
+    for _ in range(20):
+        with connect(address) as opened:
+            opened.sendall(head(path, {"Transfer-Encoding": "chunked"}))
+            with contextlib.suppress(ConnectionError):
+                opened.sendall(b"".join(pieces) + b"0\r\n\r\n")
+            check_refused(read_answer(opened), 413, (str(MAX_BODY_BYTES),))
 
 
 def test_a_body_of_just_the_limit_is_read(address: tuple[str, int]) -> None:

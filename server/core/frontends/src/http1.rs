@@ -30,7 +30,8 @@ pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
             .header_read_timeout(shared.configuration.header_timeout)
             .keep_alive(true)
             .half_close(false)
-            .pipeline_flush(true)
+            // No pipeline_flush: with it, hyper closes without having written a refusal when some of
+            // the refused body is still in its buffer.
             .serve_connection(TokioIo::new(socket), service)
     );
     // How a connection ends says nothing about a request that was answered.
