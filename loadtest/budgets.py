@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from loadtest.cells import Results, Row
+from loadtest.cells import Results, Row, summarize
 from loadtest.percentiles import Spread
 
 START_TO_READY_US = 1_500_000
@@ -78,7 +78,7 @@ def judge(rows: Sequence[Row], results: Results) -> list[Verdict]:
                 None if ratio is None else budget.met(ratio.median),
             )
         )
-    verdicts.append(_against_mosec(by_cell.get(("tiny", "kingpole", 32)), by_cell.get(("tiny", "mosec", 32))))
+    verdicts.append(_against_mosec(results))
     ready = [start.ready_us for start in results.starts if start.peer == "kingpole"]
     verdicts.append(_below("start to ready", ready, START_TO_READY_US, 1e6, "s"))
     rss = [] if results.empty_rss_bytes is None else [results.empty_rss_bytes]
@@ -114,12 +114,13 @@ def judge(rows: Sequence[Row], results: Results) -> list[Verdict]:
     return verdicts
 
 
-def _against_mosec(own: Row | None, mosec: Row | None) -> Verdict:
+def _against_mosec(results: Results) -> Verdict:
     what, limit = "tiny, kingpole, 32 in flight: req/s", f">= {MOSEC_RATE_RATIO:g}x mosec's raw bytes"
-    if own is None or mosec is None:
+    cells = {(row.workload, row.peer, row.in_flight): row for row in summarize(results.measurements, "mosec")}
+    row = cells.get(("tiny", "kingpole", 32))
+    if row is None or row.rate_ratio is None:
         return Verdict(what, limit, "not measured", None)
-    ratio = own.rate.median / mosec.rate.median
-    return Verdict(what, limit, f"{ratio:.2f}x", ratio >= MOSEC_RATE_RATIO)
+    return Verdict(what, limit, f"{row.rate_ratio.show(2)}x", row.rate_ratio.median >= MOSEC_RATE_RATIO)
 
 
 def _below(what: str, values: Sequence[int], limit: int, unit: float, unit_name: str) -> Verdict:
