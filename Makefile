@@ -53,8 +53,9 @@ check: setup ## formatters, linters, type checkers, layers, generated files
 checkgenerate: setup ## regenerate what is generated, and fail if that differs from what is committed
 	@.ci/checkgenerate
 
-bench: setup $(BENCH_INSTALLED) ## measure against Triton and mosec (long; see loadtest/README.md)
-	$(PYTHON) -m loadtest.bench
+bench: setup $(BENCH_INSTALLED) ## measure against Triton and mosec (minutes; BENCH=--full for longer cells)
+	sh loadtest/peers/setup.sh
+	$(PYTHON) -m loadtest.bench $(BENCH)
 
 clean: ## remove everything that was built or downloaded here
 	rm -rf $(VENV) .cache target dist $(EXTENSION) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
