@@ -114,13 +114,14 @@ class Lifecycle:
 
     @property
     def ready(self) -> bool:
-        """Whether every expected model is served."""
+        """Whether every expected model is served, in at least one version.
+
+        A version that is loading, or broken, beside one that serves is a rollout and takes no traffic away.
+        """
         by_name: dict[str, list[str]] = {}
         for entry in self._versions.values():
             by_name.setdefault(entry.name, []).append(entry.state)
-        return all(
-            name in by_name and all(state == "READY" for state in by_name[name]) for name in self._expected
-        )
+        return all(any(state == "READY" for state in by_name.get(name, ())) for name in self._expected)
 
     def versions(self) -> list[Version]:
         """Every known version, by name and number."""

@@ -12,6 +12,7 @@ import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -192,6 +193,49 @@ def test_a_termination_signal_drains_and_ends_with_0(start: Callable[..., Served
     served.process.send_signal(signal.SIGTERM)
     assert served.process.wait(timeout=60) == 0
     served.read_until("stopped")
+
+
+def _gated(repository: Path, gate: Path) -> None:
+    """A model that reads a FIFO before it answers the value 99, so that a test decides when it answers."""
+    os.mkfifo(gate)
+    (repository / "gated" / "1").mkdir(parents=True)
+    (repository / "gated" / "1" / "model.py").write_text(
+        PLUS.replace("return x + 1", f"if x[0, 0] == 99: open({str(gate)!r}).read()\n    return x + 1")
+    )
+
+
+@pytest.mark.parametrize("reactors", ["1", "2"])
+def test_what_is_in_flight_at_a_termination_signal_is_answered(
+    start: Callable[..., Served], tmp_path: Path, reactors: str
+) -> None:
+    _gated(tmp_path / "models", tmp_path / "gate")
+    served = start("--reactors", reactors, tmp_path / "models")
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(served.infer, "gated", [[99, 0, 0, 0]])
+        gate = os.open(tmp_path / "gate", os.O_WRONLY)  # returns when the model has begun to read
+        served.process.send_signal(signal.SIGTERM)
+        served.read_until("draining")
+        os.close(gate)
+        status, outputs = answer.result(timeout=60)
+    assert (status, outputs["outputs"][0]["data"]) == (200, [100, 1, 1, 1])
+    assert served.process.wait(timeout=60) == 0
+
+
+def test_what_is_in_flight_at_the_death_of_a_worker_is_answered(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    _gated(tmp_path / "models", tmp_path / "gate")
+    served = start(tmp_path / "models")
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(served.infer, "gated", [[99, 0, 0, 0]])
+        first = os.open(tmp_path / "gate", os.O_WRONLY)
+        for pid in served.children():
+            os.kill(pid, signal.SIGKILL)
+        served.read_until("kingpole: the worker")  # it is gone, and another one starts
+        os.close(first)
+        os.close(os.open(tmp_path / "gate", os.O_WRONLY))  # the next worker has begun to read
+        status, outputs = answer.result(timeout=60)
+    assert (status, outputs["outputs"][0]["data"]) == (200, [100, 1, 1, 1])
 
 
 def test_an_address_that_is_taken_is_named(start: Callable[..., Served], tmp_path: Path) -> None:

@@ -133,6 +133,7 @@ impl Models {
             "onnx" => {
                 let small = request.file.as_ref().and_then(|file| std::fs::metadata(file).ok());
                 request.device == "cpu"
+                    && !has_options(request)
                     && request.instances <= 1
                     && small.is_some_and(|file| file.len() <= LARGEST_INLINE_FILE_BYTES)
                     && self.runtime().is_ok()
@@ -147,6 +148,12 @@ impl Models {
                 let file = request.file.as_deref().ok_or_else(|| {
                     Error::new(Code::FailedPrecondition, "the onnx backend needs a model file")
                 })?;
+                if request.device != "cpu" || has_options(request) {
+                    return Err(Error::new(
+                        Code::FailedPrecondition,
+                        "inline models run on the CPU and take no options; use worker: shared or own",
+                    ));
+                }
                 let session = self.runtime()?.open(file, &SessionConfiguration::default())?;
                 let opened = Opened {
                     platform: "onnxruntime_onnx".to_owned(),
@@ -350,6 +357,12 @@ impl Models {
         }
         pids
     }
+}
+
+/// Whether the configuration sets options of the backend, which only a worker reads.
+fn has_options(request: &OpenRequest) -> bool {
+    let options = request.configuration.get("options").and_then(Value::as_object);
+    options.is_some_and(|options| !options.is_empty())
 }
 
 fn unknown_handle(handle: u64) -> Error {

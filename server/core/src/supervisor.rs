@@ -222,12 +222,9 @@ impl Worker {
         let mut failures = 0;
         while !*stopping.borrow() {
             let began = Instant::now();
-            let reason = self.live_once().await;
+            let ended = self.live_once().await;
             self.pid.store(0, Relaxed);
-            // While draining, the reactors that read the sockets end before the workers do.
-            if *stopping.borrow() || self.shared.is_draining() {
-                break;
-            }
+            let Some(reason) = ended.filter(|_| !*stopping.borrow()) else { break };
             failures = if began.elapsed() > SETTLED { 0 } else { failures + 1 };
             eprintln!("kingpole: the worker for {} {reason}; starting it again", self.label);
             if failures >= GIVE_UP_AFTER {
@@ -247,40 +244,48 @@ impl Worker {
                 }
             }
         }
+        // Whoever still waits, waits for a lane that will never come.
+        let error = Error::unavailable(format!("the worker for {} was stopped", self.label));
+        self.pool.give_up(&error, self.shared.clock().now_us());
+        self.link.send_replace(Link::Failed(error));
         self.stopped.send_replace(true);
     }
 
-    /// One life of the process. Gives the reason of its end.
-    async fn live_once(&self) -> String {
+    /// One life of the process. Gives the reason of its end; `None` if it ended with the server.
+    async fn live_once(&self) -> Option<String> {
         let (process, channel) = match WorkerProcess::spawn(&self.command, &self.environment) {
             Ok(spawned) => spawned,
-            Err(error) => return format!("could not be started: {}", error.message),
+            Err(error) => return Some(format!("could not be started: {}", error.message)),
         };
         self.pid.store(process.pid(), Relaxed);
         let connection = Connection::new(channel, process.pid(), &self.label, IDLE_ARENA_BYTES);
         let reading = self.reader.spawn(connection.clone().run());
         match tokio::time::timeout(READY_TIMEOUT, self.introduce(&connection)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => return end(process, &connection, &error.message).await,
-            Err(_) => return end(process, &connection, "did not come up in time").await,
+            Ok(Err(error)) => return Some(end(process, &connection, &error.message).await),
+            Err(_) => return Some(end(process, &connection, "did not come up in time").await),
         }
         self.pool.attach(self.index, Arc::new(ConnectionLane::new(connection.clone())));
         self.link.send_replace(Link::Up(connection.clone()));
         self.shared.wake();
         let mut stopping = self.stopping.subscribe();
         let reason = tokio::select! {
-            ended = process.wait() => ended,
-            broken = reading => {
+            ended = process.wait() => Some(ended),
+            broken = reading => match broken {
                 // The conversation ended first: either the process is just going, or it must go.
-                let said = broken.map_or_else(|_| "lost its reader".to_owned(), |error| error.message.into_owned());
-                end(process, &connection, &said).await
-            }
+                Ok(error) => Some(end(process, &connection, &error.message).await),
+                // The reactor that read it has ended, as the last thing of a drain.
+                Err(_) => {
+                    end(process, &connection, "the server has ended").await;
+                    None
+                }
+            },
             () = asked_to_stop(&mut stopping) => {
                 connection.stop();
                 if tokio::time::timeout(STOP_TIMEOUT, process.wait()).await.is_err() {
                     process.kill();
                 }
-                "was stopped".to_owned()
+                None
             }
         };
         self.pool.detach(self.index);

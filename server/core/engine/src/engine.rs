@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use kingpole_values::{ByteString, Code, Error, InferRequest, Parameters, Result};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Barrier, Notify, mpsc, oneshot};
 
 use crate::inline::{self, InlineQueues};
 use crate::pending::{Answer, Pending};
@@ -71,6 +71,8 @@ pub struct Shared {
     wakers: Mutex<Vec<Arc<Notify>>>,
     /// Registry changes are read-modify-write.
     publishing: Mutex<()>,
+    /// Where reactors wait for each other before they end.
+    last_connection: Barrier,
 }
 
 impl Shared {
@@ -80,6 +82,7 @@ impl Shared {
         clock: Clock,
     ) -> (Arc<Self>, mpsc::UnboundedReceiver<PendingControl>) {
         let (control, requests) = mpsc::unbounded_channel();
+        let last_connection = Barrier::new(configuration.reactors.max(1));
         let shared = Self {
             registry: ArcSwap::from_pointee(Registry::with_default(configuration.default_model.clone())),
             clock,
@@ -90,6 +93,7 @@ impl Shared {
             control,
             wakers: Mutex::default(),
             publishing: Mutex::new(()),
+            last_connection,
         };
         (Arc::new(shared), requests)
     }
@@ -397,12 +401,12 @@ impl Engine {
         reactor.look_again_us.set(None);
         let touched = std::mem::take(&mut *reactor.touched.borrow_mut());
         for pool in touched {
-            let (batches, look_again_us) = pool.dispatch(clock.now_us());
+            let (batches, look_again_us, lacks_lanes) = pool.dispatch(clock.now_us());
             if let Some(at_us) = look_again_us {
                 let earliest = reactor.look_again_us.get().map_or(at_us, |other| other.min(at_us));
                 reactor.look_again_us.set(Some(earliest));
                 self.touch(pool.clone());
-            } else if pool.lacks_lanes() {
+            } else if lacks_lanes {
                 // `Shared::wake` follows the next lane; this reactor must then know where to look.
                 self.touch(pool.clone());
             }
@@ -431,6 +435,12 @@ impl Engine {
             engine.touch(pool);
             reactor.wake.notify_one();
         });
+    }
+
+    /// Wait until the last connection of every reactor has ended. Any reactor may be reading a worker's
+    /// answers, or running the batch, for a request of another, so none may end before all can.
+    pub async fn all_connections_ended(&self) {
+        self.reactor.shared.last_connection.wait().await;
     }
 
     /// The specification of a served model; the default one for an empty name.

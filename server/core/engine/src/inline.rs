@@ -91,6 +91,9 @@ impl InlineQueues {
                     return Some((batch, reason));
                 }
                 Decision::WaitUntil(at_us) => {
+                    // A deadline that comes before is kept all the same.
+                    let deadlines = queue.requests.iter().filter_map(|request| request.deadline_us);
+                    let at_us = deadlines.fold(at_us, u64::min);
                     self.wake_us = Some(self.wake_us.map_or(at_us, |earlier| earlier.min(at_us)));
                 }
                 Decision::Nothing => {}

@@ -129,13 +129,6 @@ impl Pool {
         }
     }
 
-    /// Whether requests wait and a lane is missing, as while a worker starts again.
-    pub(crate) fn lacks_lanes(&self) -> bool {
-        let state = self.lock();
-        state.lanes.iter().any(|slot| slot.lane.is_none())
-            && state.queues.iter().any(|queue| !queue.waiting.is_empty())
-    }
-
     /// No lane can be had: answer all who wait, and refuse newcomers until one is attached.
     pub fn give_up(&self, error: &Error, now_us: u64) {
         let waiting: Vec<Pending> = {
@@ -206,12 +199,14 @@ impl Pool {
         }
     }
 
-    /// Form a batch for each free lane. The second value is when to look again, if a model asked to wait.
-    pub(crate) fn dispatch(&self, now_us: u64) -> (Vec<Dispatched>, Option<u64>) {
+    /// Form a batch for each free lane. The second value is when to look again, if a model asked to
+    /// wait; the third whether requests wait while a lane is missing, as when a worker starts again:
+    /// the caller must then look again when it is woken.
+    pub(crate) fn dispatch(&self, now_us: u64) -> (Vec<Dispatched>, Option<u64>, bool) {
         let mut dispatched = Vec::new();
         let mut look_again_us: Option<u64> = None;
         let mut dead = Vec::new();
-        {
+        let lacks_lanes = {
             let mut guard = self.lock();
             let state = &mut *guard;
             while let Some(lane_index) = state.free_lane() {
@@ -228,7 +223,10 @@ impl Pool {
                 }
             }
             state.queues.retain(|queue| queue.held > 0);
-        }
+            // Decided under the same lock: a lane attached later wakes whoever was told so.
+            state.lanes.iter().any(|slot| slot.lane.is_none())
+                && state.queues.iter().any(|queue| !queue.waiting.is_empty())
+        };
         for request in dead {
             if request.is_expired(now_us) {
                 request.expire(now_us);
@@ -236,7 +234,7 @@ impl Pool {
                 request.discard(now_us);
             }
         }
-        (dispatched, look_again_us)
+        (dispatched, look_again_us, lacks_lanes)
     }
 
     /// Take back a lane and answer its batch.
@@ -276,9 +274,10 @@ impl Pool {
             Err(LaneFailure::Batch(error)) => {
                 self.free(dispatched.lane_index, &dispatched.lane, true);
                 if let [only] = dispatched.sequences[..] {
-                    answers.extend(self.lock().remove(only).map(|request| (request, error)));
+                    answers.extend(self.lock().remove(only).map(|request| (request, error.clone())));
                 } else {
-                    self.requeue_alone(dispatched, 0);
+                    let spent = self.requeue_alone(dispatched, 0);
+                    answers.extend(spent.into_iter().map(|request| (request, error.clone())));
                 }
             }
             Err(LaneFailure::Lost(error)) => {
@@ -343,7 +342,8 @@ impl Pool {
             let Some(request) = state.requests.get_mut(&sequence) else { continue };
             request.alone = true;
             request.attempts += attempts;
-            if request.attempts >= MAX_ATTEMPTS {
+            // Where no lane will come, nobody would ever look at the queue again.
+            if request.attempts >= MAX_ATTEMPTS || state.broken.is_some() {
                 spent.extend(state.remove(sequence));
                 continue;
             }

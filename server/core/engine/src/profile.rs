@@ -9,10 +9,15 @@
 #[derive(Clone, Debug, Default)]
 pub struct Profile {
     entries: [Option<f64>; 17],
+    /// Batches learned from.
+    recorded: u32,
 }
 
 /// Weight of a new observation.
 const NEW_WEIGHT: f64 = 0.1;
+
+/// One batch in this many may be twice as large as what paid so far.
+const EXPLORE_EVERY: u32 = 64;
 
 /// A larger batch must give at least this much more throughput to be worth its latency.
 const WORTHWHILE_GAIN: f64 = 1.05;
@@ -25,6 +30,7 @@ impl Profile {
     /// Learn from one successful, warm batch.
     #[allow(clippy::cast_precision_loss, reason = "microseconds of one batch are far below 2^52")]
     pub fn record(&mut self, rows: u32, execute_us: u64) {
+        self.recorded = self.recorded.wrapping_add(1);
         let entry = &mut self.entries[Self::slot(rows)];
         let seen = execute_us as f64;
         *entry = Some(entry.map_or(seen, |mean| mean + NEW_WEIGHT * (seen - mean)));
@@ -54,6 +60,8 @@ impl Profile {
         match smallest {
             // Nothing larger was ever tried: there may be more to gain.
             Some(slot) if (slot + 1..=top).all(|larger| rate(larger).is_none()) => limit,
+            // What was once measured may have been noise: now and then the next size gets its chance.
+            Some(slot) if self.recorded % EXPLORE_EVERY == EXPLORE_EVERY - 1 => limit.min(2 << slot),
             Some(slot) => limit.min(1 << slot),
             None => limit,
         }
@@ -86,6 +94,20 @@ mod tests {
             profile.record(rows, us);
         }
         assert_eq!(profile.efficient_rows(32), 1);
+    }
+
+    #[test]
+    fn a_size_that_once_looked_bad_is_tried_again() {
+        let mut profile = Profile::default();
+        for (rows, us) in [(1, 100), (2, 5_000)] {
+            profile.record(rows, us);
+        }
+        assert_eq!(profile.efficient_rows(2), 1);
+        for _ in 0..200 * EXPLORE_EVERY {
+            let rows = profile.efficient_rows(2);
+            profile.record(rows, if rows == 2 { 110 } else { 100 });
+        }
+        assert_eq!(profile.efficient_rows(2), 2, "it is nearly twice as good, after all");
     }
 
     #[test]

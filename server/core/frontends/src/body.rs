@@ -158,6 +158,9 @@ async fn read_all(
     Ok(whole.freeze())
 }
 
+/// The most memory that is set aside for a message on the strength of its announced length.
+const MAX_FORESEEN_BYTES: usize = 1 << 20;
+
 const PREFIX_BYTES: usize = 5;
 
 /// The messages of a gRPC request stream.
@@ -233,7 +236,8 @@ impl Messages {
             let whole = self.rest.split_to(length);
             return self.unpack(whole).map(Some);
         }
-        let mut partial = BytesMut::with_capacity(length);
+        // What is announced need not come: room for more than this is made as it arrives.
+        let mut partial = BytesMut::with_capacity(length.min(MAX_FORESEEN_BYTES));
         partial.extend_from_slice(&self.rest);
         self.rest = Bytes::new();
         self.partial = Some((partial, length));

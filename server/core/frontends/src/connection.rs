@@ -39,6 +39,7 @@ pub async fn run_reactor(
 ) {
     let reactor = async move {
         let driver = tokio::task::spawn_local(engine.clone().run());
+        let engine_at_end = engine.clone();
         let shared = Rc::new(Shared { engine, configuration, shutdown });
         let mut drained = std::pin::pin!(Rc::clone(&shared).drained());
         let mut connections = JoinSet::new();
@@ -55,6 +56,7 @@ pub async fn run_reactor(
         // The acceptor may have handed over more before it stopped: close those at once.
         drop(incoming);
         while connections.join_next().await.is_some() {}
+        engine_at_end.all_connections_ended().await;
         driver.abort();
     };
     LocalSet::new().run_until(reactor).await;
