@@ -271,15 +271,14 @@ impl Worker {
         let mut stopping = self.stopping.subscribe();
         let reason = tokio::select! {
             ended = process.wait() => Some(ended),
-            broken = reading => match broken {
-                // The conversation ended first: either the process is just going, or it must go.
-                Ok(error) => Some(end(process, &connection, &error.message).await),
-                // The reactor that read it has ended, as the last thing of a drain.
-                Err(_) => {
-                    end(process, &connection, "the server has ended").await;
-                    None
-                }
-            },
+            broken = reading => {
+                // Without an error its reactor has ended, as the last thing of a drain. With one the
+                // conversation ended first: either the process is just going, or it must go.
+                let with_server = broken.is_err();
+                let said = broken.map_or_else(|_| "the server has ended".into(), |error| error.message);
+                let ended = end(process, &connection, &said).await;
+                (!with_server).then_some(ended)
+            }
             () = asked_to_stop(&mut stopping) => {
                 connection.stop();
                 if tokio::time::timeout(STOP_TIMEOUT, process.wait()).await.is_err() {
