@@ -14,7 +14,14 @@ from kingpole_client._clock import now_us, seconds_left, wait_deadline_us
 from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES, MEDIA_TYPE
 from kingpole_client._messages import Answer, Buffers, InferRequest
 from kingpole_client._values import InferResponse, ModelMetadata, ModelState, Parameter, ServerMetadata
-from kingpole_client.client import ASK_TIMEOUT_US, INFER_PATH, check_token, expect, read_infer_answer
+from kingpole_client.client import (
+    ASK_TIMEOUT_US,
+    INFER_PATH,
+    check_token,
+    expect,
+    read_infer_answer,
+    tls_context,
+)
 from kingpole_client.errors import DeadlineExceeded, InvalidArgument, Unavailable, Unimplemented
 
 if TYPE_CHECKING:
@@ -54,11 +61,7 @@ class AsyncClient:
         address = parse_address(url)
         check_token(token, address)
         self._address, self._limit, self._timeout_us = address, max_frame_bytes, timeout_us
-        if tls is None and root_certificates is not None and address.scheme == "https":
-            import ssl as ssl_module
-
-            tls = ssl_module.create_default_context(cadata=root_certificates.decode("ascii"))
-        self._http = AsyncHttp(address, token, tls, max_frame_bytes)
+        self._http = AsyncHttp(address, token, tls_context(address, tls, root_certificates), max_frame_bytes)
         self._frames: AsyncTransport | None = None
         self._grpc: AsyncGrpcTransport | None = None
         if address.scheme in ("frame", "unix"):

@@ -80,6 +80,17 @@ def check_token(token: str | None, address: Address) -> None:
         raise InvalidArgument("the token has characters that cannot stand in a header")
 
 
+def tls_context(
+    address: Address, given: ssl.SSLContext | None, root_certificates: bytes | None
+) -> ssl.SSLContext | None:
+    """Choose what HTTPS trusts: the caller's own context, else one of the PEM certificates given."""
+    if given is not None or root_certificates is None or address.scheme != "https":
+        return given
+    import ssl  # only who speaks HTTPS pays for it
+
+    return ssl.create_default_context(cadata=root_certificates.decode("ascii"))
+
+
 class Client:
     """A connection to one server. Make it with `kingpole_client.connect`.
 
@@ -101,11 +112,7 @@ class Client:
         address = parse_address(url)
         check_token(token, address)
         self._address, self._limit, self._timeout_us = address, max_frame_bytes, timeout_us
-        if tls is None and root_certificates is not None and address.scheme == "https":
-            import ssl as ssl_module
-
-            tls = ssl_module.create_default_context(cadata=root_certificates.decode("ascii"))
-        self._http = HttpPool(address, token, tls, max_frame_bytes)
+        self._http = HttpPool(address, token, tls_context(address, tls, root_certificates), max_frame_bytes)
         self._frames: Transport | None = None
         self._grpc: GrpcTransport | None = None
         self._executor: ThreadPoolExecutor | None = None
