@@ -189,7 +189,7 @@ impl Models {
             Ok(loaded) => loaded,
             Err(error) => {
                 if own {
-                    pool.stop();
+                    self.server.background.block_on(pool.stop());
                 }
                 return Err(error);
             }
@@ -327,7 +327,7 @@ impl Models {
         }
         if let Door::Lanes { pool, handle, own } = entry.door {
             if own {
-                pool.stop();
+                self.server.background.block_on(pool.stop());
             } else {
                 self.server.background.block_on(pool.unload(handle));
             }
@@ -339,11 +339,11 @@ impl Models {
     pub fn stop(&self) {
         for (_, entry) in self.entries().drain() {
             if let Door::Lanes { pool, own: true, .. } = entry.door {
-                pool.stop();
+                self.server.background.block_on(pool.stop());
             }
         }
         for (_, pool) in self.shared.lock().unwrap_or_else(PoisonError::into_inner).drain() {
-            pool.stop();
+            self.server.background.block_on(pool.stop());
         }
     }
 

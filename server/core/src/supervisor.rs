@@ -174,24 +174,15 @@ impl WorkerPool {
     }
 
     /// Ask every worker to stop; whoever does not is killed.
-    pub fn stop(&self) {
+    pub async fn stop(&self) {
         for worker in &self.workers {
             worker.stopping.send_replace(true);
         }
-        let deadline = Instant::now() + STOP_TIMEOUT + Duration::from_secs(1);
+        let deadline = tokio::time::Instant::now() + STOP_TIMEOUT + Duration::from_secs(1);
         for worker in &self.workers {
             let mut stopped = worker.stopped.subscribe();
-            let left = deadline.saturating_duration_since(Instant::now());
-            let (sender, receiver) = std::sync::mpsc::channel();
-            std::thread::spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().build();
-                if let Ok(runtime) = runtime {
-                    // The sender lives as long as the worker's supervision.
-                    let _ = runtime.block_on(stopped.wait_for(|&stopped| stopped));
-                }
-                let _ = sender.send(());
-            });
-            let _ = receiver.recv_timeout(left);
+            // A worker that takes longer is killed when its process is dropped.
+            let _ = tokio::time::timeout_at(deadline, stopped.wait_for(|&stopped| stopped)).await;
         }
     }
 
