@@ -30,7 +30,6 @@ class IdentityBackend(Backend):
     """Needs only declared inputs; undeclared outputs are named `OUTPUT0`, `OUTPUT1`, and so on."""
 
     name = "identity"
-    inline_safe = True
 
     def load(self, directory: Path, configuration: Mapping[str, Any], device: str) -> IdentityModel:
         """Make a model of the declared tensors."""

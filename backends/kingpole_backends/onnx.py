@@ -92,7 +92,6 @@ class OnnxBackend(Backend):
     """Loads `.onnx` files; what the configuration leaves out is read from the model."""
 
     name = "onnx"
-    inline_safe = True
 
     def load(self, directory: Path, configuration: Mapping[str, Any], device: str) -> OnnxModel:
         """Make a session of the file."""

@@ -67,6 +67,7 @@ class ModelConfiguration(_Closed, frozen=True, kw_only=True):
     max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] | None = None
     max_queue_delay_us: Annotated[int, msgspec.Meta(ge=0)] = 0
     default_timeout_us: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    execute_limit_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = None
     worker: Literal["auto", "inline", "shared", "own"] = "auto"
     instances: Annotated[int, msgspec.Meta(ge=1, le=64)] = 1
     device: Annotated[str, msgspec.Meta(pattern=r"^(cpu|cuda(:\d+)?)$")] = "cpu"

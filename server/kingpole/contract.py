@@ -81,14 +81,13 @@ class Model(abc.ABC):
 
 
 class Backend(abc.ABC):
-    """Adapter to one framework; makes instances.
+    """Adapter to one framework; makes instances, always in a worker process.
 
-    `inline_safe` promises that this backend's models neither block nor run user code, so
-    that the core may run them natively on its own threads.
+    In a shared worker `load` runs on another thread than `execute`, so that the other models go on meanwhile;
+    what is bound to its thread belongs in a worker of its own.
     """
 
     name: ClassVar[str]
-    inline_safe: ClassVar[bool] = False
 
     @abc.abstractmethod
     def load(self, directory: Path, configuration: Mapping[str, Any], device: str) -> Model:

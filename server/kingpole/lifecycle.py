@@ -23,6 +23,7 @@ LOAD_CONCURRENCY = 4
 """Models loaded at once. Source: Triton's `--model-load-thread-count`."""
 
 _CONTROL_WAIT_MS = 250
+_MAX_ANSWERING = 64
 _NOT_ALLOWED = "explicit model load / unload is not allowed if polling is enabled"
 
 Override = tuple[ModelConfiguration, list[str]]
@@ -52,7 +53,7 @@ class Core(Protocol):
         ...
 
     def next_control(self, timeout_ms: int) -> bytes | None:
-        """Wait for a request to load or unload."""
+        """Wait for a request to load or unload, or for word of a model that was lost with its worker."""
         ...
 
     def complete_control(self, token: int, code: str | None, message: str) -> None:
@@ -198,15 +199,42 @@ class Lifecycle:
         await self._unload(name)
 
     async def serve_controls(self) -> None:
-        """Answer the load and unload requests that came in by the inference protocols, until cancelled."""
+        """Answer the load and unload requests that came in by the inference protocols, until cancelled.
+
+        Also loads models again that were lost with their worker.
+        """
         answering: set[asyncio.Task[None]] = set()
         while True:
+            if len(answering) >= _MAX_ANSWERING:
+                # More wait in the core, which refuses what passes its own limit.
+                await asyncio.wait(answering, return_when=asyncio.FIRST_COMPLETED)
             request = await asyncio.to_thread(self._core.next_control, _CONTROL_WAIT_MS)
             if request is None:
                 continue
-            task = asyncio.create_task(self._answer(json.loads(request)))
+            told = json.loads(request)
+            answer = (
+                self._recover(told["handle"], told["reason"])
+                if told["action"] == "lost"
+                else self._answer(told)
+            )
+            task = asyncio.create_task(answer)
             answering.add(task)
             task.add_done_callback(answering.discard)
+
+    async def _recover(self, handle: int, reason: str) -> None:
+        """Say that a version is gone with its worker, and load it once more from its files."""
+        lost = next((entry for entry in self._versions.values() if entry.handle == handle), None)
+        if lost is None or lost.artifact is None:
+            return
+        async with self._changing.setdefault(lost.name, asyncio.Lock()):
+            if self._versions.get((lost.name, lost.version)) is not lost:
+                # It was reloaded or removed meanwhile.
+                return
+            lost.state, lost.reason = "UNAVAILABLE", reason
+            self._publish()
+            self._report(f"{lost.name}: version {lost.version} is lost: {reason}")
+            await self._close(lost)
+            await self._load_version(lost.artifact)
 
     async def _answer(self, request: dict[str, Any]) -> None:
         code, message = None, ""
@@ -328,13 +356,15 @@ class Lifecycle:
             if entry.name == name and version in (None, entry.version) and entry.state == "READY"
         ]
         if current:
-            self._report(f"{name}: reload failed, version {current[-1].version} stays: {reason}")
+            line = f"{name}: reload failed, version {current[-1].version} stays: {reason}"
         else:
             if version is None:
                 self._versions = {key: entry for key, entry in self._versions.items() if key[0] != name}
             self._versions[name, version] = Version(name, version, "UNAVAILABLE", reason)
-            self._report(f"{name}: cannot be served: {reason}")
+            line = f"{name}: cannot be served: {reason}"
+        # Whoever reads the line finds the core knowing it.
         self._publish()
+        self._report(line)
 
     async def _unload(self, name: str) -> None:
         async with self._changing.setdefault(name, asyncio.Lock()):

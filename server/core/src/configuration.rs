@@ -26,6 +26,10 @@ pub struct Configuration {
     /// A model whose slowest warm batch is quicker than this may run on the reactors.
     pub inline_limit_us: u64,
     pub threads: usize,
+    /// A model that takes longer to load in a worker is given up.
+    pub load_limit_seconds: u64,
+    /// A batch that runs longer in a worker ends it, where the model's configuration does not say.
+    pub execute_limit_seconds: u64,
     /// How the repository is managed; only reported.
     pub control: String,
     pub mirror_contents: bool,
@@ -47,6 +51,8 @@ impl Default for Configuration {
             onnxruntime_library: None,
             inline_limit_us: 200,
             threads: 1,
+            load_limit_seconds: 300,
+            execute_limit_seconds: 60,
             control: "none".to_owned(),
             mirror_contents: true,
         }

@@ -4,7 +4,9 @@
 //! the GIL while they block, and no request ever takes it.
 
 mod configuration;
+mod lane;
 mod models;
+mod native;
 mod server;
 mod supervisor;
 mod warmup;
@@ -12,7 +14,7 @@ mod warmup;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use kingpole_engine::{ControlRequest, IndexRow};
+use kingpole_engine::{ControlRequest, IndexRow, PendingControl};
 use kingpole_values::{Code, Error, Parameter};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -43,6 +45,12 @@ struct Server {
     plane: Arc<server::Server>,
     models: Arc<Models>,
     controls: Mutex<Controls>,
+}
+
+/// What the owner of the repository hears of.
+enum Next {
+    Asked(PendingControl),
+    Lost(server::LostModel),
 }
 
 #[derive(Default)]
@@ -106,15 +114,27 @@ impl Server {
         self.plane.shared.set_ready(ready);
     }
 
-    /// The next control request, or None after the timeout.
+    /// The next control request, or word of a model that was lost with its worker; None after the timeout.
     fn next_control<'py>(&self, py: Python<'py>, timeout_ms: u64) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let pending = py.detach(|| {
+        let next = py.detach(|| {
             let mut control = self.plane.control.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut lost = self.plane.lost.lock().unwrap_or_else(PoisonError::into_inner);
             self.plane.background.block_on(async {
-                tokio::time::timeout(Duration::from_millis(timeout_ms), control.recv()).await.ok().flatten()
+                tokio::select! {
+                    asked = control.recv() => asked.map(Next::Asked),
+                    lost = lost.recv() => lost.map(Next::Lost),
+                    () = tokio::time::sleep(Duration::from_millis(timeout_ms)) => None,
+                }
             })
         });
-        let Some(pending) = pending else { return Ok(None) };
+        let pending = match next {
+            None => return Ok(None),
+            Some(Next::Lost(lost)) => {
+                let told = json!({"action": "lost", "handle": lost.owner, "reason": lost.reason});
+                return encode(py, &told).map(Some);
+            }
+            Some(Next::Asked(pending)) => pending,
+        };
         let mut controls = self.controls.lock().unwrap_or_else(PoisonError::into_inner);
         controls.next_token += 1;
         let token = controls.next_token;
@@ -214,7 +234,7 @@ fn version() -> &'static str {
 /// Read a model's signature with the ONNX Runtime at this path, as JSON.
 #[pyfunction]
 fn infer_onnx_signature<'py>(py: Python<'py>, library: &str, path: &str) -> PyResult<Bound<'py, PyBytes>> {
-    let signature = py.detach(|| models::onnx_signature(library.as_ref(), path.as_ref())).map_err(raise)?;
+    let signature = py.detach(|| native::onnx_signature(library.as_ref(), path.as_ref())).map_err(raise)?;
     encode(py, &signature)
 }
 

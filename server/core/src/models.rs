@@ -1,17 +1,17 @@
 //! Opening, serving and closing model versions.
 
 use std::collections::HashMap;
-use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kingpole_engine::{InlineModel, Model, ModelSpec, Placement, Profile};
-use kingpole_instances::onnx::{Runtime, Session, SessionConfiguration, Signature};
-use kingpole_values::{Code, Error, Result, Tensor};
-use serde_json::{Value, json};
+use kingpole_values::{Code, Error, Result};
+use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::configuration::{OpenRequest, Opened, Served, Specification, WorkerKind};
+use crate::native::NativeBackends;
 use crate::server::Server;
 use crate::supervisor::WorkerPool;
 use crate::warmup::warm_up;
@@ -19,16 +19,12 @@ use crate::warmup::warm_up;
 /// How long an unloaded version's requests may take to finish.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Weights of more than this cannot be read from memory within the inline limit on any machine we
-/// know, so that such a model is not loaded on trial.
-const LARGEST_INLINE_FILE_BYTES: u64 = 64 << 20;
-
 /// Every version that Python has opened.
 pub struct Models {
     server: Arc<Server>,
-    onnxruntime: OnceLock<Result<Arc<Runtime>>>,
+    native: NativeBackends,
     entries: Mutex<HashMap<u64, Entry>>,
-    next_handle: std::sync::atomic::AtomicU64,
+    next_handle: AtomicU64,
     /// One pool for each device, made when first needed.
     shared: Mutex<HashMap<String, Arc<WorkerPool>>>,
 }
@@ -41,6 +37,10 @@ struct Entry {
 
 /// What a worker needs to load a version.
 pub struct ModelFiles {
+    pub name: String,
+    /// Our handle of the version.
+    pub owner: u64,
+    pub execute_limit: Duration,
     pub backend: String,
     pub directory: String,
     pub configuration: Value,
@@ -64,34 +64,13 @@ impl Door {
     }
 }
 
-struct OnnxInline(Session);
-
-impl InlineModel for OnnxInline {
-    fn execute(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        self.0.run(inputs)
-    }
-}
-
-/// Gives each input back under the name of the output at its position.
-struct Identity(Vec<String>);
-
-impl InlineModel for Identity {
-    fn execute(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
-        Ok(inputs
-            .iter()
-            .zip(&self.0)
-            .map(|(input, name)| Tensor { name: name.as_str().into(), ..input.clone() })
-            .collect())
-    }
-}
-
 impl Models {
     pub fn new(server: Arc<Server>) -> Arc<Self> {
         Arc::new(Self {
+            native: NativeBackends::new(server.configuration.onnxruntime_library.as_deref()),
             server,
-            onnxruntime: OnceLock::new(),
             entries: Mutex::default(),
-            next_handle: std::sync::atomic::AtomicU64::new(1),
+            next_handle: AtomicU64::new(1),
             shared: Mutex::default(),
         })
     }
@@ -100,27 +79,14 @@ impl Models {
         self.entries.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn runtime(&self) -> Result<Arc<Runtime>> {
-        let load = || {
-            let path = self.server.configuration.onnxruntime_library.as_ref().ok_or_else(|| {
-                Error::new(
-                    Code::FailedPrecondition,
-                    "ONNX Runtime is not installed: pip install 'kingpole[onnx]'",
-                )
-            })?;
-            Runtime::load(path)
-        };
-        self.onnxruntime.get_or_init(load).clone()
-    }
-
     /// Load a version: inline on trial where that may turn out to be best, else in a worker.
     pub fn open(&self, request: OpenRequest) -> Result<Opened> {
+        let handle = self.next_handle.fetch_add(1, Relaxed);
         let (door, mut opened) = match request.worker {
             WorkerKind::Inline => self.open_inline(&request)?,
             WorkerKind::Auto if self.may_run_inline(&request) => self.open_inline(&request)?,
-            _ => self.open_in_worker(&request)?,
+            _ => self.open_in_worker(handle, &request)?,
         };
-        let handle = self.next_handle.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         opened.handle = handle;
         opened.placed = door.placed();
         self.entries().insert(handle, Entry { request, door, served: None });
@@ -128,58 +94,32 @@ impl Models {
     }
 
     fn may_run_inline(&self, request: &OpenRequest) -> bool {
-        match request.backend.as_str() {
-            "identity" => true,
-            "onnx" => {
-                let small = request.file.as_ref().and_then(|file| std::fs::metadata(file).ok());
-                request.device == "cpu"
-                    && !has_options(request)
-                    && request.instances <= 1
-                    && small.is_some_and(|file| file.len() <= LARGEST_INLINE_FILE_BYTES)
-                    && self.runtime().is_ok()
-            }
-            _ => false,
-        }
+        let native = self.native.find(&request.backend);
+        native.is_some_and(|backend| backend.worth_a_trial(request) && backend.inline_safe(request).is_ok())
     }
 
     fn open_inline(&self, request: &OpenRequest) -> Result<(Door, Opened)> {
-        match request.backend.as_str() {
-            "onnx" => {
-                let file = request.file.as_deref().ok_or_else(|| {
-                    Error::new(Code::FailedPrecondition, "the onnx backend needs a model file")
-                })?;
-                if request.device != "cpu" || has_options(request) {
-                    return Err(Error::new(
-                        Code::FailedPrecondition,
-                        "inline models run on the CPU and take no options; use worker: shared or own",
-                    ));
-                }
-                let session = self.runtime()?.open(file, &SessionConfiguration::default())?;
-                let opened = Opened {
-                    platform: "onnxruntime_onnx".to_owned(),
-                    inputs: rows(session.inputs()),
-                    outputs: rows(session.outputs()),
-                    description: session.metadata().description.clone(),
-                    ..Opened::default()
-                };
-                Ok((Door::Inline(Arc::new(OnnxInline(session))), opened))
-            }
-            "identity" => open_identity(request),
-            other => Err(Error::new(
-                Code::FailedPrecondition,
-                format!("the {other} backend does not run inline; use worker: shared or own"),
-            )),
-        }
+        let backend = self.native.find(&request.backend).ok_or_else(|| {
+            let message =
+                format!("the {} backend does not run inline; use worker: shared or own", request.backend);
+            Error::new(Code::FailedPrecondition, message)
+        })?;
+        backend.inline_safe(request)?;
+        let (model, opened) = backend.open(request)?;
+        Ok((Door::Inline(model), opened))
     }
 
-    fn open_in_worker(&self, request: &OpenRequest) -> Result<(Door, Opened)> {
+    fn open_in_worker(&self, owner: u64, request: &OpenRequest) -> Result<(Door, Opened)> {
         let own = request.worker == WorkerKind::Own;
         let pool = if own {
-            WorkerPool::start(&self.server, request.instances.max(1), &request.name)?
+            WorkerPool::start(&self.server, request.instances.max(1), &request.name, false)?
         } else {
             self.shared_pool(&request.device)?
         };
         let files = ModelFiles {
+            name: request.name.clone(),
+            owner,
+            execute_limit: self.execute_limit(request),
             backend: request.backend.clone(),
             directory: request.directory.clone(),
             configuration: request.configuration.clone(),
@@ -206,12 +146,18 @@ impl Models {
         Ok((Door::Lanes { pool, handle, own }, opened))
     }
 
+    /// How long one batch of this model may run in a worker.
+    fn execute_limit(&self, request: &OpenRequest) -> Duration {
+        let own = request.configuration.get("execute_limit_seconds").and_then(Value::as_u64);
+        Duration::from_secs(own.unwrap_or(self.server.configuration.execute_limit_seconds))
+    }
+
     fn shared_pool(&self, device: &str) -> Result<Arc<WorkerPool>> {
         let mut shared = self.shared.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(pool) = shared.get(device) {
             return Ok(pool.clone());
         }
-        let pool = WorkerPool::start(&self.server, 1, device)?;
+        let pool = WorkerPool::start(&self.server, 1, device, true)?;
         shared.insert(device.to_owned(), pool.clone());
         Ok(pool)
     }
@@ -225,7 +171,7 @@ impl Models {
             (entry.request.clone(), entry.door.clone())
         };
         let mut notes = Vec::new();
-        let (door, profile) = self.settle(&request, &spec, door, specification.warmup, &mut notes)?;
+        let (door, profile) = self.settle(handle, &request, &spec, door, specification.warmup, &mut notes)?;
         let placement = match &door {
             Door::Inline(model) => Placement::Inline(model.clone()),
             Door::Lanes { pool, handle, .. } => Placement::Lanes(pool.lanes(), *handle),
@@ -243,6 +189,7 @@ impl Models {
     /// Warm up where the model is; move it to a worker if it turns out too slow for a reactor.
     fn settle(
         &self,
+        owner: u64,
         request: &OpenRequest,
         spec: &ModelSpec,
         door: Door,
@@ -253,7 +200,7 @@ impl Models {
         let inline = match &door {
             Door::Inline(model) => model.clone(),
             Door::Lanes { pool, handle, .. } => {
-                let profile = self.warm_up_in_worker(pool, *handle, spec, warmup, notes)?;
+                let profile = self.warm_up_in_worker((pool, *handle), request, spec, warmup, notes)?;
                 return Ok((door, profile));
             }
         };
@@ -284,16 +231,16 @@ impl Models {
         drop(door);
         drop(inline);
         notes.push(format!("runs in the shared worker: {reason}"));
-        let (door, _) = self.open_in_worker(request)?;
+        let (door, _) = self.open_in_worker(owner, request)?;
         let Door::Lanes { pool, handle, .. } = &door else { return Ok((door, Profile::default())) };
-        let profile = self.warm_up_in_worker(pool, *handle, spec, warmup, notes)?;
+        let profile = self.warm_up_in_worker((pool, *handle), request, spec, warmup, notes)?;
         Ok((door, profile))
     }
 
     fn warm_up_in_worker(
         &self,
-        pool: &Arc<WorkerPool>,
-        handle: u32,
+        (pool, handle): (&Arc<WorkerPool>, u32),
+        request: &OpenRequest,
         spec: &ModelSpec,
         warmup: bool,
         notes: &mut Vec<String>,
@@ -301,10 +248,8 @@ impl Models {
         if !warmup {
             return Ok(Profile::default());
         }
-        let run = |inputs| {
-            let pool = pool.clone();
-            async move { pool.try_out(handle, inputs).await }
-        };
+        let limit = self.execute_limit(request);
+        let run = |inputs| pool.try_out(handle, &request.name, limit, inputs);
         match self.server.background.block_on(warm_up(spec, run)) {
             Ok(profile) => Ok(profile),
             Err(error) if error.code == Code::Unavailable => Err(error),
@@ -359,86 +304,6 @@ impl Models {
     }
 }
 
-/// Whether the configuration sets options of the backend, which only a worker reads.
-fn has_options(request: &OpenRequest) -> bool {
-    let options = request.configuration.get("options").and_then(Value::as_object);
-    options.is_some_and(|options| !options.is_empty())
-}
-
 fn unknown_handle(handle: u64) -> Error {
     Error::new(Code::FailedPrecondition, format!("no model is open under handle {handle}"))
-}
-
-fn rows(signatures: &[Signature]) -> Vec<(String, String, Vec<i64>)> {
-    signatures
-        .iter()
-        .map(|tensor| (tensor.name.clone(), tensor.datatype.name().to_owned(), tensor.shape.to_vec()))
-        .collect()
-}
-
-/// A tensor as the model's configuration declares it; further fields are Python's concern.
-#[derive(serde::Deserialize)]
-struct Declared {
-    name: String,
-    datatype: String,
-    shape: Vec<i64>,
-}
-
-fn open_identity(request: &OpenRequest) -> Result<(Door, Opened)> {
-    let declared = |side: &str| -> Result<Vec<(String, String, Vec<i64>)>> {
-        let rows = request.configuration.get(side).and_then(Value::as_array).cloned().unwrap_or_default();
-        rows.into_iter()
-            .map(|row| {
-                let declared: Declared = serde_json::from_value(row).map_err(|error| {
-                    Error::new(Code::FailedPrecondition, format!("identity: {side}: {error}"))
-                })?;
-                Ok((declared.name, declared.datatype, declared.shape))
-            })
-            .collect()
-    };
-    let inputs = declared("inputs")?;
-    if inputs.is_empty() {
-        return Err(Error::new(
-            Code::FailedPrecondition,
-            "the identity backend needs `inputs` in the configuration",
-        ));
-    }
-    let mut outputs = declared("outputs")?;
-    if outputs.is_empty() {
-        outputs = inputs
-            .iter()
-            .enumerate()
-            .map(|(index, (_, datatype, shape))| (format!("OUTPUT{index}"), datatype.clone(), shape.clone()))
-            .collect();
-    }
-    let same = inputs.len() == outputs.len()
-        && inputs.iter().zip(&outputs).all(|(input, output)| (&input.1, &input.2) == (&output.1, &output.2));
-    if !same {
-        return Err(Error::new(
-            Code::FailedPrecondition,
-            "identity: outputs must match the inputs one for one",
-        ));
-    }
-    let names = outputs.iter().map(|output| output.0.clone()).collect();
-    let opened = Opened { platform: "identity".to_owned(), inputs, outputs, ..Opened::default() };
-    Ok((Door::Inline(Arc::new(Identity(names))), opened))
-}
-
-/// A model's signature, without serving it.
-pub fn onnx_signature(library: &Path, path: &Path) -> Result<Value> {
-    let session = Runtime::load(library)?.open(path, &SessionConfiguration::default())?;
-    let metadata = session.metadata();
-    let custom: serde_json::Map<String, Value> =
-        metadata.custom.iter().map(|(key, value)| (key.clone(), json!(value))).collect();
-    Ok(json!({
-        "inputs": rows(session.inputs()),
-        "outputs": rows(session.outputs()),
-        "metadata": {
-            "producer": metadata.producer,
-            "graph_name": metadata.graph_name,
-            "description": metadata.description,
-            "version": metadata.version,
-            "custom": custom,
-        },
-    }))
 }

@@ -18,11 +18,21 @@ pub struct Server {
     pub configuration: Configuration,
     pub shared: Arc<Shared>,
     /// Control requests, for whoever manages the repository.
-    pub control: Mutex<mpsc::UnboundedReceiver<PendingControl>>,
+    pub control: Mutex<mpsc::Receiver<PendingControl>>,
+    /// Where workers tell of models that they had and cannot have again.
+    pub lost_models: mpsc::UnboundedSender<LostModel>,
+    pub lost: Mutex<mpsc::UnboundedReceiver<LostModel>>,
     /// Accepting, worker supervision, and everything else that is not per request.
     pub background: Runtime,
     shutdown: watch::Sender<bool>,
     reactors: Mutex<Vec<Reactor>>,
+}
+
+/// A model that was served and is gone: its worker ended, and it could not be loaded again.
+pub struct LostModel {
+    /// The handle of the version that was opened.
+    pub owner: u64,
+    pub reason: String,
 }
 
 struct Reactor {
@@ -60,10 +70,13 @@ impl Server {
             .enable_all()
             .build()
             .map_err(|error| Error::internal(format!("cannot start the background thread: {error}")))?;
+        let (lost_models, lost) = mpsc::unbounded_channel();
         Ok(Self {
             configuration,
             shared,
             control: Mutex::new(control),
+            lost_models,
+            lost: Mutex::new(lost),
             background,
             shutdown: watch::Sender::new(false),
             reactors: Mutex::default(),

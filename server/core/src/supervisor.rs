@@ -1,20 +1,21 @@
 //! Worker processes: started, watched, started again, stopped.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kingpole_engine::{Lane, LaneBatch, LaneFailure, LaneFuture, LaneOutcome, Pool, Shared};
+use kingpole_engine::{Pool, Shared};
 use kingpole_instances::worker::{
     BatchInput, Connection, ExecuteRequest, LoadRequest as WorkerLoad, Loaded, WorkerProcess,
 };
-use kingpole_values::{Error, Result, Tensor};
+use kingpole_values::{Code, Error, Result, Tensor};
 use tokio::runtime::Handle;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use crate::lane::{WorkerLane, WorkerModels, overran};
 use crate::models::ModelFiles;
-use crate::server::Server;
+use crate::server::{LostModel, Server};
 
 /// How long a worker may take from its start to saying that it is there.
 const READY_TIMEOUT: Duration = Duration::from_mins(1);
@@ -27,6 +28,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 const SETTLED: Duration = Duration::from_secs(10);
 /// After this many failed starts in a row, requests are no longer kept waiting.
 const GIVE_UP_AFTER: u32 = 4;
+/// How often a model may be loading when its worker ends before it is taken for the reason.
+const LOAD_ATTEMPTS: u32 = 2;
 /// Shared memory that is kept for the next batches, for each worker.
 const IDLE_ARENA_BYTES: usize = 64 << 20;
 
@@ -55,11 +58,37 @@ struct Worker {
     /// Where its socket is read.
     reader: Handle,
     /// Models to load again after a restart.
-    loads: Mutex<BTreeMap<u32, WorkerLoad>>,
+    loads: Mutex<BTreeMap<u32, Kept>>,
+    models: Arc<WorkerModels>,
+    /// New models are loaded one at a time, so that a worker's end is one model's doing.
+    loading: tokio::sync::Mutex<()>,
+    load_limit: Duration,
+    lost: mpsc::UnboundedSender<LostModel>,
     link: watch::Sender<Link>,
     stopping: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
     pid: AtomicU32,
+}
+
+/// A model that its worker is to have.
+#[derive(Clone)]
+struct Kept {
+    request: WorkerLoad,
+    name: String,
+    /// What the rest of the server calls this load of it.
+    owner: u64,
+    /// How many workers ended while they took it back.
+    ended: u32,
+}
+
+/// How loading a model in a worker went wrong.
+enum LoadFailure {
+    /// The model's own doing.
+    Model(Error),
+    /// It took too long; the worker was ended for it.
+    Overran(Error),
+    /// The worker ended meanwhile.
+    Ended(Error),
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -67,8 +96,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 impl WorkerPool {
-    /// Start this many workers; they come up in the background.
-    pub fn start(server: &Arc<Server>, count: usize, label: &str) -> Result<Arc<Self>> {
+    /// Start this many workers, to share or for one model; they come up in the background.
+    pub fn start(server: &Arc<Server>, count: usize, label: &str, shared: bool) -> Result<Arc<Self>> {
         let configuration = &server.configuration;
         if configuration.worker_command.is_empty() {
             return Err(Error::internal("no worker command was configured"));
@@ -76,18 +105,26 @@ impl WorkerPool {
         let mut environment = configuration.worker_environment.clone();
         let threads = (configuration.threads / count).max(1);
         environment.entry("KINGPOLE_THREADS".to_owned()).or_insert_with(|| threads.to_string());
+        let mut command = configuration.worker_command.clone();
+        if shared {
+            command.push("--shared".to_owned());
+        }
         let pool = Pool::new(count);
         let workers: Vec<Arc<Worker>> = (0..count)
             .map(|index| {
                 Arc::new(Worker {
                     index,
                     label: label.to_owned(),
-                    command: configuration.worker_command.clone(),
+                    command: command.clone(),
                     environment: environment.clone(),
                     pool: pool.clone(),
                     shared: server.shared.clone(),
                     reader: server.reactor_handle(index),
                     loads: Mutex::default(),
+                    models: Arc::default(),
+                    loading: tokio::sync::Mutex::default(),
+                    load_limit: Duration::from_secs(configuration.load_limit_seconds),
+                    lost: server.lost_models.clone(),
                     link: watch::Sender::new(Link::Starting),
                     stopping: watch::Sender::new(false),
                     stopped: watch::Sender::new(false),
@@ -116,14 +153,12 @@ impl WorkerPool {
             configuration: files.configuration,
             device: files.device,
         };
+        let kept = Kept { request, name: files.name, owner: files.owner, ended: 0 };
         let mut loaded = None;
         for worker in &self.workers {
-            let connection = worker.connection().await?;
-            match connection.load(&request).await {
-                Ok(signature) => {
-                    lock(&worker.loads).insert(handle, request.clone());
-                    loaded = Some(signature);
-                }
+            worker.models.expect(handle, &kept.name, files.execute_limit);
+            match worker.load(&kept).await {
+                Ok(signature) => loaded = Some(signature),
                 Err(error) => {
                     self.unload(handle).await;
                     return Err(error);
@@ -140,14 +175,16 @@ impl WorkerPool {
             let known = lock(&worker.loads).remove(&handle).is_some();
             let link = worker.link.borrow().clone();
             if let (true, Link::Up(connection)) = (known, link) {
-                // A worker that goes away now has unloaded it as well.
+                // A worker that goes away now has unloaded it as well. One that does not answer is busy
+                // with a batch, which has a limit of its own.
                 let _ = connection.unload(handle).await;
             }
+            worker.models.forget(handle);
         }
     }
 
     /// Run one batch outside the queues, to warm up. Every worker runs it.
-    pub async fn try_out(&self, handle: u32, inputs: Vec<Tensor>) -> Result<()> {
+    pub async fn try_out(&self, handle: u32, name: &str, limit: Duration, inputs: Vec<Tensor>) -> Result<()> {
         let rows = inputs.first().and_then(|input| input.shape.first()).map_or(1, |&rows| rows.max(1));
         let rows = u32::try_from(rows).unwrap_or(1);
         let batch: Vec<BatchInput> = inputs
@@ -168,7 +205,13 @@ impl WorkerPool {
                 output_bytes: 1 << 16,
                 parameters: Vec::new(),
             };
-            worker.connection().await?.execute(&request).await?;
+            let connection = worker.connection().await?;
+            let Ok(executed) = tokio::time::timeout(limit, connection.execute(&request)).await else {
+                let error = overran(name, limit);
+                connection.abandon(&Error::unavailable(error.message.clone()));
+                return Err(error);
+            };
+            executed?;
         }
         Ok(())
     }
@@ -193,19 +236,105 @@ impl WorkerPool {
 }
 
 impl Worker {
-    /// The conversation, once it is up.
+    /// The conversation, once it is up and every model is back in it.
     async fn connection(&self) -> Result<Connection> {
         let mut link = self.link.subscribe();
-        let state =
-            tokio::time::timeout(READY_TIMEOUT, link.wait_for(|link| !matches!(link, Link::Starting)))
-                .await
-                .map_err(|_| Error::unavailable(format!("the worker for {} did not come up", self.label)))?
-                .map_err(|_| Error::unavailable(format!("the worker for {} was stopped", self.label)))?;
+        let models = u32::try_from(lock(&self.loads).len()).unwrap_or(u32::MAX);
+        let limit = READY_TIMEOUT + self.load_limit.saturating_mul(models);
+        let settled = |link: &Link| match link {
+            Link::Starting => false,
+            // Its end is known before its successor begins.
+            Link::Up(connection) => connection.closed().is_none(),
+            Link::Failed(_) => true,
+        };
+        let state = tokio::time::timeout(limit, link.wait_for(settled))
+            .await
+            .map_err(|_| Error::unavailable(format!("the worker for {} did not come up", self.label)))?
+            .map_err(|_| Error::unavailable(format!("the worker for {} was stopped", self.label)))?;
         match &*state {
             Link::Up(connection) => Ok(connection.clone()),
             Link::Failed(error) => Err(error.clone()),
             Link::Starting => Err(Error::internal("waited for a worker and got none")),
         }
+    }
+
+    /// Load a model that the worker has not had yet. A worker that ends meanwhile is tried once more: what ended
+    /// it may have been a batch of another model.
+    async fn load(&self, kept: &Kept) -> Result<Loaded> {
+        let _one_at_a_time = self.loading.lock().await;
+        let handle = kept.request.handle;
+        let mut attempts = 0;
+        loop {
+            let connection = self.connection().await?;
+            attempts += 1;
+            match self.load_within_limit(&connection, kept).await {
+                Ok(loaded) => {
+                    lock(&self.loads).insert(handle, kept.clone());
+                    self.models.loaded(handle);
+                    return Ok(loaded);
+                }
+                Err(LoadFailure::Model(error) | LoadFailure::Overran(error)) => return Err(error),
+                Err(LoadFailure::Ended(error)) if attempts >= LOAD_ATTEMPTS => {
+                    return Err(ended_while_loading(&error));
+                }
+                Err(LoadFailure::Ended(_)) => {}
+            }
+        }
+    }
+
+    async fn load_within_limit(
+        &self,
+        connection: &Connection,
+        kept: &Kept,
+    ) -> std::result::Result<Loaded, LoadFailure> {
+        match tokio::time::timeout(self.load_limit, connection.load(&kept.request)).await {
+            Ok(Ok(loaded)) => Ok(loaded),
+            Ok(Err(error)) if connection.closed().is_some() => Err(LoadFailure::Ended(error)),
+            Ok(Err(error)) => Err(LoadFailure::Model(error)),
+            Err(_) => {
+                let message = format!(
+                    "model '{}' took more than {} s to load, so its worker was ended; --load-limit-seconds \
+                     allows more",
+                    kept.name,
+                    self.load_limit.as_secs()
+                );
+                connection.abandon(&Error::unavailable(message.clone()));
+                Err(LoadFailure::Overran(Error::new(Code::FailedPrecondition, message)))
+            }
+        }
+    }
+
+    /// Give a new process the models that its predecessor had, one by one; each serves as soon as it is there.
+    async fn take_back(&self, connection: &Connection) {
+        let loads: Vec<Kept> = lock(&self.loads).values().cloned().collect();
+        for kept in loads {
+            let handle = kept.request.handle;
+            match self.load_within_limit(connection, &kept).await {
+                Ok(_) => self.models.loaded(handle),
+                Err(LoadFailure::Model(error) | LoadFailure::Overran(error)) => self.lose(&kept, &error),
+                Err(LoadFailure::Ended(error)) => {
+                    let ended = lock(&self.loads).get_mut(&handle).map_or(0, |kept| {
+                        kept.ended += 1;
+                        kept.ended
+                    });
+                    if ended >= LOAD_ATTEMPTS {
+                        self.lose(&kept, &ended_while_loading(&error));
+                    }
+                    return;
+                }
+            }
+            self.shared.wake();
+        }
+    }
+
+    /// A model cannot be had again: answer its requests with the reason, and tell whoever looks after models.
+    fn lose(&self, kept: &Kept, error: &Error) {
+        let reason = format!("it could not be loaded again after its worker had ended: {}", error.message);
+        let handle = kept.request.handle;
+        lock(&self.loads).remove(&handle);
+        self.models.lost(handle, Error::unavailable(format!("model '{}': {reason}", kept.name)));
+        // Nobody listens any more when the server ends.
+        let _ = self.lost.send(LostModel { owner: kept.owner, reason });
     }
 
     async fn supervise(self: Arc<Self>) {
@@ -251,16 +380,24 @@ impl Worker {
         self.pid.store(process.pid(), Relaxed);
         let connection = Connection::new(channel, process.pid(), &self.label, IDLE_ARENA_BYTES);
         let reading = self.reader.spawn(connection.clone().run());
-        match tokio::time::timeout(READY_TIMEOUT, self.introduce(&connection)).await {
-            Ok(Ok(())) => {}
+        match tokio::time::timeout(READY_TIMEOUT, connection.ready()).await {
+            Ok(Ok(_)) => {}
             Ok(Err(error)) => return Some(end(process, &connection, &error.message).await),
             Err(_) => return Some(end(process, &connection, "did not come up in time").await),
         }
-        self.pool.attach(self.index, Arc::new(ConnectionLane::new(connection.clone())));
-        self.link.send_replace(Link::Up(connection.clone()));
+        self.models.begin_anew();
+        self.pool.attach(self.index, Arc::new(WorkerLane::new(connection.clone(), self.models.clone())));
         self.shared.wake();
+        let up = async {
+            self.take_back(&connection).await;
+            if connection.closed().is_none() {
+                self.link.send_replace(Link::Up(connection.clone()));
+            }
+            std::future::pending::<()>().await;
+        };
         let mut stopping = self.stopping.subscribe();
         let reason = tokio::select! {
+            () = up => None,
             ended = process.wait() => Some(ended),
             broken = reading => {
                 // Without an error its reactor has ended, as the last thing of a drain. With one the
@@ -282,19 +419,13 @@ impl Worker {
         self.link.send_replace(Link::Starting);
         reason
     }
+}
 
-    /// Wait for the worker, and give it the models its predecessor had.
-    async fn introduce(&self, connection: &Connection) -> Result<()> {
-        connection.ready().await?;
-        let loads: Vec<WorkerLoad> = lock(&self.loads).values().cloned().collect();
-        for request in loads {
-            if let Err(error) = connection.load(&request).await {
-                // Its batches will fail with the worker's own words; the other models go on.
-                eprintln!("kingpole: the worker for {} could not load a model again: {error}", self.label);
-            }
-        }
-        Ok(())
-    }
+fn ended_while_loading(error: &Error) -> Error {
+    Error::new(
+        Code::FailedPrecondition,
+        format!("its worker ended {LOAD_ATTEMPTS} times while it was loading: {}", error.message),
+    )
 }
 
 /// See to it that a process whose conversation is over ends too. Gives how it ended.
@@ -312,57 +443,4 @@ async fn end(process: WorkerProcess, connection: &Connection, said: &str) -> Str
 /// Ends when the pool is to stop, or is gone.
 async fn asked_to_stop(stopping: &mut watch::Receiver<bool>) {
     let _ = stopping.wait_for(|&stop| stop).await;
-}
-
-/// A worker as the engine sees it.
-struct ConnectionLane {
-    connection: Connection,
-    /// Bytes of outputs for each row, as last seen, so that the next batch leaves room for them.
-    output_row_bytes: Arc<Mutex<HashMap<u32, usize>>>,
-}
-
-impl ConnectionLane {
-    fn new(connection: Connection) -> Self {
-        Self { connection, output_row_bytes: Arc::default() }
-    }
-}
-
-impl Lane for ConnectionLane {
-    fn execute(&self, handle: u32, batch: LaneBatch) -> LaneFuture {
-        let connection = self.connection.clone();
-        let learned = self.output_row_bytes.clone();
-        let rows = batch.rows.max(1) as usize;
-        let output_bytes = lock(&learned).get(&handle).map_or(1 << 12, |bytes| bytes * rows);
-        let inputs = batch
-            .inputs
-            .into_iter()
-            .map(|input| BatchInput {
-                name: input.name,
-                datatype: input.datatype,
-                shape: input.shape,
-                pieces: input.pieces.into_vec(),
-            })
-            .collect();
-        let request = ExecuteRequest {
-            handle,
-            inputs,
-            rows: batch.rows,
-            request_rows: batch.request_rows,
-            output_bytes,
-            parameters: batch.parameters,
-        };
-        Box::pin(async move {
-            match connection.execute(&request).await {
-                Ok(executed) => {
-                    let row_bytes = executed.output_bytes.div_ceil(rows) + 64;
-                    let mut learned = lock(&learned);
-                    let known = learned.entry(handle).or_default();
-                    *known = row_bytes.max(*known);
-                    Ok(LaneOutcome { outputs: executed.outputs, execute_us: executed.execute_us })
-                }
-                Err(error) if connection.closed().is_some() => Err(LaneFailure::Lost(error)),
-                Err(error) => Err(LaneFailure::Batch(error)),
-            }
-        })
-    }
 }

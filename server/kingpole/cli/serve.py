@@ -68,7 +68,9 @@ def core_configuration(settings: Resolved) -> dict[str, Any]:
     }
     for name in (
         "default_model",
+        "execute_limit_seconds",
         "inline_limit_us",
+        "load_limit_seconds",
         "max_body_bytes",
         "queue_bytes",
         "tls_certificate",

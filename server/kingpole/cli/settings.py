@@ -60,6 +60,8 @@ SETTINGS = (
     Setting("reactors", "threads that read requests, default one per processor", None, int, least=1),
     Setting("threads", "threads of a framework, default one per processor", None, int, least=1),
     Setting("inline_limit_us", "a model whose batches take less runs on the reactors", 200, int, least=0),
+    Setting("load_limit_seconds", "a model that loads longer in a worker is given up", 300, int, least=1),
+    Setting("execute_limit_seconds", "a batch that runs longer ends its worker", 60, int, least=1),
     Setting("max_body_bytes", "largest request", 1 << 30, int, least=1),
     Setting("queue_bytes", "requests waiting at once, in bytes", 256 << 20, int, least=1),
     Setting("tls_certificate", "PEM file"),

@@ -14,6 +14,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Serve batches from the inherited socket until the server says stop or goes away."""
     parser = argparse.ArgumentParser(prog="python -m kingpole.worker")
     parser.add_argument("--fd", type=int, required=True, help="inherited SOCK_SEQPACKET socket")
+    parser.add_argument(
+        "--shared", action="store_true", help="load models beside those that serve, on a thread of its own"
+    )
     parsed = parser.parse_args(arguments)
     # Ctrl-C reaches the whole process group; the server decides when its workers end.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -24,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     from kingpole.worker.serving import Worker
 
     with socket.socket(fileno=parsed.fd) as connection:
-        return Worker(connection).run()
+        return Worker(connection, loads_beside=parsed.shared).run()
 
 
 if __name__ == "__main__":

@@ -5,8 +5,10 @@ from __future__ import annotations
 import array
 import os
 import platform
+import queue
 import socket
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -40,11 +42,17 @@ class Worker:
     """Runs batches for the server, one at a time.
 
     Promises: every execute packet is answered by exactly one `done` or `error`; an
-    exception of a model ends no more than its batch; end of the socket ends the process.
+    exception of a model ends no more than its batch; end of the socket ends the process; with
+    `loads_beside` a model that is being loaded keeps no other from running.
     """
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, *, loads_beside: bool = False) -> None:
         self._connection = connection
+        self._to_load: queue.SimpleQueue[packets.Load] | None = None
+        if loads_beside:
+            self._to_load = queue.SimpleQueue()
+            # A daemon: a model that never finishes loading does not keep the process from ending.
+            threading.Thread(target=self._load_all, name="load", daemon=True).start()
         self._arenas = Arenas()
         self._instances: dict[int, _Instance] = {}
         self._backends: dict[str, Backend] = {}
@@ -64,7 +72,10 @@ class Worker:
                         self._arenas.receive(packet.arena, _descriptor(ancillary))
                     self._execute(packet)
                 elif type(packet) is packets.Load:
-                    self._load(packet)
+                    if self._to_load is None:
+                        self._load(packet)
+                    else:
+                        self._to_load.put(packet)
                 elif type(packet) is packets.Unload:
                     self._unload(packet)
                 elif type(packet) is packets.Release:
@@ -89,7 +100,7 @@ class Worker:
             outputs = instance.model.execute(inputs)
             execute_us = (time.perf_counter_ns() - started_ns) // 1000
             done, descriptor = self._lay_out(packet, instance, outputs, execute_us)
-        except Exception as error:  # noqa: BLE001 - a model may raise anything; its batch is answered with it
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything; its batch gets it
             code, message = _report(name, error)
             self._send(packets.Error(packet.sequence, code, message))
             return
@@ -131,6 +142,17 @@ class Worker:
             rows.append((name, datatype, shape, at, nbytes))
         return packets.Done(packet.sequence, number, rows, execute_us), descriptor
 
+    def _load_all(self) -> None:
+        """Load what comes, one at a time, for the life of the process."""
+        assert self._to_load is not None
+        while True:
+            packet = self._to_load.get()
+            try:
+                self._load(packet)
+            except OSError:
+                # The server is gone, which the main thread sees as well.
+                return
+
     def _load(self, packet: packets.Load) -> None:
         name = str(packet.configuration.get("name") or packet.handle)
         try:
@@ -141,7 +163,7 @@ class Worker:
             model.warmup()
             self._instances[packet.handle] = _Instance(name, model)
             loaded = _loaded(packet.handle, model.signature)
-        except Exception as error:  # noqa: BLE001 - user code runs at load too; the server is told why it failed
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code runs at load; the server is told why
             code, message = _report(name, error, otherwise="FAILED_PRECONDITION")
             self._send(packets.Failed(packet.handle, code, message))
             return
@@ -226,7 +248,7 @@ def _close(instance: _Instance) -> None:
         _report(instance.name, error)
 
 
-def _report(name: str, error: Exception, otherwise: str = "INTERNAL") -> tuple[str, str]:
+def _report(name: str, error: Exception | SystemExit, otherwise: str = "INTERNAL") -> tuple[str, str]:
     """Give the code and text of an exception; unexpected ones are printed with their traceback."""
     if isinstance(error, ModelError):
         return error.code, error.message[: packets.MESSAGE_CHARACTERS]

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use kingpole_values::{ByteString, Code, Error, InferRequest, Parameters, Result};
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Barrier, Notify, mpsc, oneshot};
 
 use crate::inline::{self, InlineQueues};
@@ -50,6 +51,9 @@ pub enum ControlRequest {
     },
 }
 
+/// Control requests that may wait to be taken.
+const MAX_WAITING_CONTROLS: usize = 64;
+
 /// A control request and the way back.
 #[derive(Debug)]
 pub struct PendingControl {
@@ -67,7 +71,7 @@ pub struct Shared {
     ready: AtomicBool,
     draining: AtomicBool,
     pub(crate) refused: [AtomicU64; 17],
-    control: mpsc::UnboundedSender<PendingControl>,
+    control: mpsc::Sender<PendingControl>,
     wakers: Mutex<Vec<Arc<Notify>>>,
     /// Registry changes are read-modify-write.
     publishing: Mutex<()>,
@@ -80,8 +84,8 @@ impl Shared {
     pub fn new(
         configuration: EngineConfiguration,
         clock: Clock,
-    ) -> (Arc<Self>, mpsc::UnboundedReceiver<PendingControl>) {
-        let (control, requests) = mpsc::unbounded_channel();
+    ) -> (Arc<Self>, mpsc::Receiver<PendingControl>) {
+        let (control, requests) = mpsc::channel(MAX_WAITING_CONTROLS);
         let last_connection = Barrier::new(configuration.reactors.max(1));
         let shared = Self {
             registry: ArcSwap::from_pointee(Registry::with_default(configuration.default_model.clone())),
@@ -489,11 +493,18 @@ impl Engine {
     }
 
     /// Ask for a change of the repository. The receiver fails if nobody manages it.
-    pub fn control(&self, request: ControlRequest) -> oneshot::Receiver<Result<()>> {
+    ///
+    /// # Errors
+    /// `RESOURCE_EXHAUSTED` when too many wait already.
+    pub fn control(&self, request: ControlRequest) -> Result<oneshot::Receiver<Result<()>>> {
         let (answer, receiver) = oneshot::channel();
-        // A closed channel drops the sender, which the receiver reports.
-        let _ = self.reactor.shared.control.send(PendingControl { request, answer });
-        receiver
+        match self.reactor.shared.control.try_send(PendingControl { request, answer }) {
+            // A closed channel drops the sender, which the receiver reports.
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(receiver),
+            Err(TrySendError::Full(_)) => Err(Error::exhausted(format!(
+                "{MAX_WAITING_CONTROLS} requests to load or unload models wait already"
+            ))),
+        }
     }
 
     /// What the server says of itself.

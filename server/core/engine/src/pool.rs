@@ -34,6 +34,8 @@ pub enum LaneFailure {
     Batch(Error),
     /// The lane is gone.
     Lost(Error),
+    /// The batch did not end in its time, and its lane was given up for it.
+    Hung(Error),
 }
 
 /// The future of one batch.
@@ -43,6 +45,12 @@ pub type LaneFuture = Pin<Box<dyn Future<Output = Result<LaneOutcome, LaneFailur
 pub trait Lane: Send + Sync {
     /// Run a batch of the model with this handle.
     fn execute(&self, handle: u32, batch: LaneBatch) -> LaneFuture;
+
+    /// Whether it can run this model now. One that has just been started again takes its models back one
+    /// by one; whoever changes the answer to yes wakes the reactors, as after `Pool::attach`.
+    fn takes(&self, _handle: u32) -> bool {
+        true
+    }
 }
 
 struct Queued {
@@ -58,6 +66,12 @@ struct Queued {
 struct LaneSlot {
     lane: Option<Arc<dyn Lane>>,
     busy: bool,
+}
+
+impl LaneSlot {
+    fn free(&self) -> Option<Arc<dyn Lane>> {
+        self.lane.clone().filter(|_| !self.busy)
+    }
 }
 
 #[derive(Default)]
@@ -200,8 +214,8 @@ impl Pool {
     }
 
     /// Form a batch for each free lane. The second value is when to look again, if a model asked to
-    /// wait; the third whether requests wait while a lane is missing, as when a worker starts again:
-    /// the caller must then look again when it is woken.
+    /// wait; the third whether requests wait for a lane that is missing or does not take their model yet,
+    /// as when a worker starts again: the caller must then look again when it is woken.
     pub(crate) fn dispatch(&self, now_us: u64) -> (Vec<Dispatched>, Option<u64>, bool) {
         let mut dispatched = Vec::new();
         let mut look_again_us: Option<u64> = None;
@@ -209,23 +223,22 @@ impl Pool {
         let lacks_lanes = {
             let mut guard = self.lock();
             let state = &mut *guard;
-            while let Some(lane_index) = state.free_lane() {
-                match state.next_batch(lane_index, now_us, &mut dead) {
+            for lane_index in 0..state.lanes.len() {
+                let Some(lane) = state.lanes[lane_index].free() else { continue };
+                match state.next_batch(&lane, lane_index, now_us, &mut dead) {
                     Ok(Some(batch)) => {
                         state.lanes[lane_index].busy = true;
                         dispatched.push(batch);
                     }
-                    Ok(None) => break,
+                    Ok(None) => {}
                     Err(at_us) => {
-                        look_again_us = Some(at_us);
-                        break;
+                        look_again_us = Some(look_again_us.map_or(at_us, |earlier| earlier.min(at_us)));
                     }
                 }
             }
             state.queues.retain(|queue| queue.held > 0);
             // Decided under the same lock: a lane attached later wakes whoever was told so.
-            state.lanes.iter().any(|slot| slot.lane.is_none())
-                && state.queues.iter().any(|queue| !queue.waiting.is_empty())
+            state.lacks_lanes()
         };
         for request in dead {
             if request.is_expired(now_us) {
@@ -283,6 +296,14 @@ impl Pool {
             Err(LaneFailure::Lost(error)) => {
                 self.free(dispatched.lane_index, &dispatched.lane, false);
                 for request in self.requeue_alone(dispatched, 1) {
+                    answers.push((request, error.clone()));
+                }
+            }
+            Err(LaneFailure::Hung(error)) => {
+                self.free(dispatched.lane_index, &dispatched.lane, false);
+                // By itself it is to blame, and would cost the next lane as long; among others any of them may be.
+                let attempts = if dispatched.sequences.len() == 1 { MAX_ATTEMPTS } else { 1 };
+                for request in self.requeue_alone(dispatched, attempts) {
                     answers.push((request, error.clone()));
                 }
             }
@@ -366,8 +387,13 @@ impl PoolState {
         Some(request)
     }
 
-    fn free_lane(&self) -> Option<usize> {
-        self.lanes.iter().position(|slot| slot.lane.is_some() && !slot.busy)
+    /// Whether requests wait for a lane that is missing, or that does not take their model yet.
+    fn lacks_lanes(&self) -> bool {
+        let mut waiting = self.queues.iter().filter(|queue| !queue.waiting.is_empty());
+        waiting.any(|queue| {
+            let takes = |slot: &LaneSlot| slot.lane.as_ref().is_some_and(|lane| lane.takes(queue.handle));
+            !self.lanes.iter().all(takes)
+        })
     }
 
     /// The next batch for a free lane: the model whose head has waited longest goes first. Requests
@@ -375,12 +401,16 @@ impl PoolState {
     /// to look again when the only models waiting are configured to wait.
     fn next_batch(
         &mut self,
+        lane: &Arc<dyn Lane>,
         lane_index: usize,
         now_us: u64,
         dead: &mut Vec<Pending>,
     ) -> Result<Option<Dispatched>, u64> {
         let mut order: Vec<(u64, usize)> = Vec::new();
         for index in 0..self.queues.len() {
+            if self.queues[index].waiting.is_empty() || !lane.takes(self.queues[index].handle) {
+                continue;
+            }
             if let Some(enqueued_us) = self.skip_the_dead(index, now_us, dead) {
                 order.push((enqueued_us, index));
             }
@@ -390,7 +420,8 @@ impl PoolState {
         for (_, index) in order {
             match self.decide(index, now_us) {
                 Decision::Dispatch { requests, rows, reason } => {
-                    return Ok(self.form(index, lane_index, requests, (rows, reason, now_us)));
+                    let lane = (Arc::clone(lane), lane_index);
+                    return Ok(self.form(index, lane, requests, (rows, reason, now_us)));
                 }
                 Decision::WaitUntil(at_us) => {
                     look_again_us = Some(look_again_us.map_or(at_us, |earlier: u64| earlier.min(at_us)));
@@ -442,7 +473,7 @@ impl PoolState {
     fn form(
         &mut self,
         index: usize,
-        lane_index: usize,
+        (lane, lane_index): (Arc<dyn Lane>, usize),
         requests: usize,
         (rows, reason, started_us): (u32, Reason, u64),
     ) -> Option<Dispatched> {
@@ -458,7 +489,6 @@ impl PoolState {
         let pending: Vec<&Pending> = sequences.iter().filter_map(|s| self.requests.get(s)).collect();
         let batch = LaneBatch::of(&pending);
         let model = pending[0].model.clone();
-        let lane = self.lanes[lane_index].lane.clone()?;
         Some(Dispatched {
             lane,
             lane_index,

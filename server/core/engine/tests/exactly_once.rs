@@ -22,6 +22,7 @@ enum Fate {
     Done,
     Failed,
     Lost,
+    Hung,
     WrongRows,
 }
 
@@ -50,7 +51,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
             poison: dice % 11 == 0,
         });
     let fate = prop_oneof![
-        4 => Just(Fate::Done), 2 => Just(Fate::Failed), 2 => Just(Fate::Lost), 1 => Just(Fate::WrongRows)
+        4 => Just(Fate::Done), 2 => Just(Fate::Failed), 2 => Just(Fate::Lost),
+        1 => Just(Fate::Hung), 1 => Just(Fate::WrongRows)
     ];
     let step = prop_oneof![
         8 => infer,
@@ -78,6 +80,7 @@ impl Lane for ScriptedLane {
                 Fate::WrongRows => Ok(LaneOutcome { outputs: echo(&batch, 1), execute_us: 1 }),
                 Fate::Failed => Err(LaneFailure::Batch(Error::internal("the script says so"))),
                 Fate::Lost => Err(LaneFailure::Lost(Error::unavailable("the lane is gone"))),
+                Fate::Hung => Err(LaneFailure::Hung(Error::internal("the batch does not end"))),
             }
         })
     }

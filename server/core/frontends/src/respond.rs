@@ -35,7 +35,7 @@ pub(crate) async fn infer(
 /// Ask for a change of the repository and wait until it is made.
 pub(crate) async fn control(engine: &Engine, request: ControlRequest) -> Result<()> {
     let nobody = || Error::unavailable("loading and unloading models is not enabled on this server");
-    engine.control(request).await.unwrap_or_else(|_| Err(nobody()))
+    engine.control(request)?.await.unwrap_or_else(|_| Err(nobody()))
 }
 
 /// What the header `kingpole-timeout-us` says.

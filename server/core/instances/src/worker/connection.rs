@@ -134,6 +134,13 @@ impl Connection {
         }
     }
 
+    /// End the conversation for this reason: every operation fails with it, and `run` returns it.
+    pub fn abandon(&self, why: &Error) {
+        self.shared.close(why);
+        // The reader finds the end of the stream.
+        self.shared.channel.shutdown();
+    }
+
     /// Why the conversation ended, if it has.
     pub fn closed(&self) -> Option<Error> {
         self.shared.state().closed.clone()

@@ -26,7 +26,10 @@ pub(super) async fn receive(shared: &Arc<Shared>, channel: &AsyncChannel) -> Err
     let mut buffer = vec![0u8; MAX_PACKET_BYTES];
     loop {
         let packet = match channel.recv(&mut buffer).await {
-            Ok(packet) if packet.bytes == 0 => return shared.went_away(),
+            // Whoever ended it from our side has said why.
+            Ok(packet) if packet.bytes == 0 => {
+                return shared.state().closed.clone().unwrap_or_else(|| shared.went_away());
+            }
             Ok(packet) => packet,
             Err(error) => return shared.gone(&error),
         };
