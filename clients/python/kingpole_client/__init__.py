@@ -60,6 +60,7 @@ __all__ = [
     "Pending",
     "PermissionDenied",
     "ResourceExhausted",
+    "Sequence",
     "ServerMetadata",
     "TensorSpec",
     "Timing",
@@ -77,7 +78,8 @@ _HOMES = {
     "Client": "client",
     "Pending": "_exchanges",
     **dict.fromkeys(
-        ("InferResponse", "ModelMetadata", "ModelState", "ServerMetadata", "TensorSpec", "Timing"), "_values"
+        ("InferResponse", "ModelMetadata", "ModelState", "Sequence", "ServerMetadata", "TensorSpec", "Timing"),
+        "_values",
     ),
 }
 

@@ -16,10 +16,13 @@ from kingpole_client._flatbuffer import MalformedFrame, Table
 from kingpole_client._frame import Frame, join_frame
 from kingpole_client._generated import kingpole_generated as fb
 from kingpole_client._values import (
+    NO_SEQUENCE,
+    STAGES,
     Credit,
     InferResponse,
     ModelMetadata,
     Parameter,
+    Sequence,
     ServerMetadata,
     TensorSpec,
     Timing,
@@ -39,6 +42,7 @@ class InferRequest:
         "_outputs",
         "_parameters",
         "_priority",
+        "_sequence",
         "_tensors",
         "_version",
         "timeout_us",
@@ -55,18 +59,21 @@ class InferRequest:
         parameters: Mapping[str, Parameter] | None = None,
         timeout_us: int | None = None,
         priority: int = 0,
+        sequence: Sequence | None = None,
     ) -> None:
         if timeout_us is not None and timeout_us <= 0:
             raise InvalidArgument(f"timeout_us is {timeout_us}, it must be above 0")
         if not 0 <= priority < 1 << 32:
             raise InvalidArgument(f"priority is {priority}, it must be between 0 and 2^32-1")
+        if sequence is not None and (not sequence.id or (isinstance(sequence.id, int) and sequence.id < 0)):
+            raise InvalidArgument(f"a sequence's id is {sequence.id!r}, it must be above 0 or a text")
         if isinstance(outputs, str):
             raise InvalidArgument("outputs is a list of names, not one name")
         self._model, self._version, self._id = model, version, id
         self._tensors = [_arrays.encode_tensor(name, value) for name, value in inputs.items()]
         self._outputs = list(outputs or ())
         self._parameters = dict(parameters or {})
-        self._priority = priority
+        self._priority, self._sequence = priority, sequence
         self.timeout_us = timeout_us
 
     @property
@@ -85,17 +92,23 @@ class InferRequest:
         inputs = _offsets(builder, [_tensor(builder, index, t) for index, t in enumerate(self._tensors)])
         outputs = _offsets(builder, [_requested_output(builder, name) for name in self._outputs])
         parameters = _offsets(builder, [_parameter(builder, *pair) for pair in self._parameters.items()])
+        sequence = self._sequence or NO_SEQUENCE
+        sequence_name = _text(builder, sequence.id) if isinstance(sequence.id, str) else 0
         fb.RequestStart(builder)
         for offset, add in (
             (model, fb.RequestAddModel), (version, fb.RequestAddVersion), (id_, fb.RequestAddId),
             (inputs, fb.RequestAddInputs), (outputs, fb.RequestAddOutputs),
-            (parameters, fb.RequestAddParameters),
+            (parameters, fb.RequestAddParameters), (sequence_name, fb.RequestAddSequenceName),
         ):  # fmt: skip
             if offset:
                 add(builder, offset)
         if self.timeout_us is not None:
             fb.RequestAddTimeoutUs(builder, self.timeout_us)
         fb.RequestAddPriority(builder, self._priority)
+        if not isinstance(sequence.id, str):
+            fb.RequestAddSequenceId(builder, sequence.id)
+        fb.RequestAddSequenceStart(builder, sequence.start)
+        fb.RequestAddSequenceEnd(builder, sequence.end)
         request = fb.RequestEnd(builder)
         return _finish(
             builder, fb.Message.Request, request, exchange, [tensor.data for tensor in self._tensors]
@@ -286,6 +299,7 @@ def _response(table: Table, payloads: list[memoryview]) -> InferResponse:
         outputs,
         _parameters(table.tables(4)),
         timing,
+        STAGES.get(table.uint8(9), "only"),
     )
 
 

@@ -13,6 +13,22 @@ Parameter: TypeAlias = bool | int | float | str
 
 
 @dataclass(frozen=True)
+class Sequence:
+    """A request's place in a sequence of requests that a stateful model keeps together.
+
+    `id` is a number above 0 or a text that is not empty.
+    """
+
+    id: int | str
+    start: bool = False
+    end: bool = False
+
+
+NO_SEQUENCE = Sequence(0)
+STAGES = {0: "only", 1: "part", 2: "end"}
+
+
+@dataclass(frozen=True)
 class Timing:
     """How the server served a request."""
 
@@ -32,6 +48,8 @@ class InferResponse:
     outputs: dict[str, npt.NDArray[Any]]
     parameters: Mapping[str, Parameter] = field(default_factory=dict)
     timing: Timing = field(default_factory=Timing)
+    stage: str = "only"
+    """`only`, or for a model that gives several responses `part`, and `end` for the empty last one."""
 
     def __getitem__(self, output: str) -> npt.NDArray[Any]:
         """Return one output by name."""

@@ -9,7 +9,7 @@ from kingpole_client import InferResponse, KingpoleError, ModelMetadata, ServerM
 from kingpole_client._arrays import DATATYPES, decode_tensor, encode_tensor
 from kingpole_client._flatbuffer import Table
 from kingpole_client._frame import Frame, FrameAssembler, split_frame
-from kingpole_client._values import Credit
+from kingpole_client._values import Credit, Sequence
 
 DIRECTORY = Path(__file__).parents[3] / "protocol" / "vectors"
 VECTORS = {path.stem: json.loads(path.read_text()) for path in sorted(DIRECTORY.glob("frame-*.json"))}
@@ -57,6 +57,7 @@ def check_answer(kind: str, expected, answer) -> None:
             expected["version"],
             expected["id"],
         )
+        assert answer.stage == expected.get("stage", "only")
         assert answer.parameters == parameters_of(expected["parameters"])
         assert list(answer.outputs) == [tensor["name"] for tensor in expected["outputs"]]
         for tensor in expected["outputs"]:
@@ -135,7 +136,13 @@ def describe_request(frame: Frame) -> dict:
     table = frame.header.table(1)
     assert frame.header.uint8(0) == 1
     assert table is not None
+    sequence = table.uint64(8) or table.string(9)
     return {
+        **(
+            {"sequence": {"id": sequence, "start": table.uint8(10) != 0, "end": table.uint8(11) != 0}}
+            if sequence
+            else {}
+        ),
         "model": table.string(0) or "",
         "version": table.string(1),
         "id": table.string(2),
@@ -168,6 +175,7 @@ def test_a_request_encoded_here_reads_as_the_vector_says(name):
         expected["model"], inputs, outputs=expected["outputs"], version=expected["version"],
         id=expected["id"],
         parameters=expected["parameters"], timeout_us=expected["timeout_us"], priority=expected["priority"],
+        sequence=Sequence(**expected["sequence"]) if "sequence" in expected else None,
     )  # fmt: skip
     frame = read_whole(b"".join(request.buffers(7)))
     assert describe_request(frame) == expected

@@ -46,6 +46,16 @@ class ParameterKind(object):
     STRING = 5
 
 
+# Where a response stands among those of its request.
+class Stage(object):
+    # It is the only one.
+    ONLY = 0
+    # More may follow.
+    PART = 1
+    # Nothing follows; it has no outputs.
+    END = 2
+
+
 class Message(object):
     NONE = 0
     Request = 1
@@ -478,8 +488,40 @@ class Request(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(18))
         return o == 0
 
+    # The sequence that it is part of, as a number. 0: none, or the one that sequence_name says.
+    # Request
+    def SequenceId(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(20))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # The same as a text. Absent or empty: none.
+    # Request
+    def SequenceName(self) -> Optional[str]:
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(22))
+        if o != 0:
+            return self._tab.String(o + self._tab.Pos)
+        return None
+
+    # Whether it is the sequence's first request.
+    # Request
+    def SequenceStart(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(24))
+        if o != 0:
+            return bool(self._tab.Get(flatbuffers.number_types.BoolFlags, o + self._tab.Pos))
+        return False
+
+    # Whether it is the sequence's last.
+    # Request
+    def SequenceEnd(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(26))
+        if o != 0:
+            return bool(self._tab.Get(flatbuffers.number_types.BoolFlags, o + self._tab.Pos))
+        return False
+
 def RequestStart(builder: flatbuffers.Builder):
-    builder.StartObject(8)
+    builder.StartObject(12)
 
 def RequestAddModel(builder: flatbuffers.Builder, model: int):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(model), 0)
@@ -513,6 +555,18 @@ def RequestAddParameters(builder: flatbuffers.Builder, parameters: int):
 
 def RequestStartParametersVector(builder, numElems: int) -> int:
     return builder.StartVector(4, numElems, 4)
+
+def RequestAddSequenceId(builder: flatbuffers.Builder, sequenceId: int):
+    builder.PrependUint64Slot(8, sequenceId, 0)
+
+def RequestAddSequenceName(builder: flatbuffers.Builder, sequenceName: int):
+    builder.PrependUOffsetTRelativeSlot(9, flatbuffers.number_types.UOffsetTFlags.py_type(sequenceName), 0)
+
+def RequestAddSequenceStart(builder: flatbuffers.Builder, sequenceStart: bool):
+    builder.PrependBoolSlot(10, sequenceStart, 0)
+
+def RequestAddSequenceEnd(builder: flatbuffers.Builder, sequenceEnd: bool):
+    builder.PrependBoolSlot(11, sequenceEnd, 0)
 
 def RequestEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()
@@ -639,8 +693,15 @@ class Response(object):
             return self._tab.String(o + self._tab.Pos)
         return None
 
+    # Response
+    def Stage(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(22))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
 def ResponseStart(builder: flatbuffers.Builder):
-    builder.StartObject(9)
+    builder.StartObject(10)
 
 def ResponseAddModel(builder: flatbuffers.Builder, model: int):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(model), 0)
@@ -674,6 +735,9 @@ def ResponseAddBatchRows(builder: flatbuffers.Builder, batchRows: int):
 
 def ResponseAddReason(builder: flatbuffers.Builder, reason: int):
     builder.PrependUOffsetTRelativeSlot(8, flatbuffers.number_types.UOffsetTFlags.py_type(reason), 0)
+
+def ResponseAddStage(builder: flatbuffers.Builder, stage: int):
+    builder.PrependUint8Slot(9, stage, 0)
 
 def ResponseEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()

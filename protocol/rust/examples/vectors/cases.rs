@@ -1,7 +1,9 @@
 //! Every case: what it is called, and its bytes.
 
 use bytes::Bytes;
-use kingpole_values::{Code, Datatype, Error, InferResponse, Tensor};
+use kingpole_values::{
+    Code, Datatype, Error, InferRequest, InferResponse, Sequence, SequenceId, Stage, Tensor,
+};
 use kingpole_wire::{Scatter, frame, graphpipe, grpc, rest};
 
 use crate::recorded::RECORDED;
@@ -33,6 +35,7 @@ pub fn all() -> Vec<Case> {
         frame_case(&mut cases, &name, &frame::encode_error(&error, 250, Some("id-1"), 7));
     }
     frame_messages(&mut cases);
+    sequences(&mut cases);
     malformed_frames(&mut cases);
     malformed_others(&mut cases);
     for (name, kind, hex) in RECORDED {
@@ -97,6 +100,33 @@ fn with_tensor(cases: &mut Vec<Case>, name: &str, tensor: &Tensor) {
     }
 }
 
+fn in_sequence(id: SequenceId, start: bool) -> InferRequest {
+    let sequence = Some(Sequence { id, start, end: !start });
+    InferRequest { sequence, ..sample::request(sample::tensor(Datatype::Fp32, &[1])) }
+}
+
+/// Requests of a sequence, where it travels as parameters.
+fn sequences(cases: &mut Vec<Case>) {
+    for (name, id) in
+        [("number", SequenceId::Number(42)), ("text", SequenceId::Text("conversation-1".into()))]
+    {
+        let request = in_sequence(id, true);
+        let bytes = grpc::encode_infer_request(&request, false).into_bytes();
+        add(cases, format!("grpc-request-sequence-{name}"), "grpc", "request", bytes, None, false);
+        let body = rest::encode_infer_request(&request, false).expect("the sample is plain");
+        let bytes = body.body.into_bytes();
+        add(
+            cases,
+            format!("http-request-sequence-{name}"),
+            "http",
+            "request",
+            bytes,
+            body.header_length,
+            false,
+        );
+    }
+}
+
 fn frame_messages(cases: &mut Vec<Case>) {
     let model = frame::ModelName { model: "m".into(), version: Some("3".into()) };
     let place = frame::SharedTensor { index: 0, arena: 4, offset: 128, nbytes: 24 };
@@ -122,8 +152,15 @@ fn frame_messages(cases: &mut Vec<Case>) {
         extensions: vec!["model_repository".into()],
         max_frame_bytes: 1 << 30,
     };
+    let named = SequenceId::Text("conversation-1".into());
+    let part = InferResponse { stage: Stage::Part, ..sample::response(sample::tensor(Datatype::Fp32, &[1])) };
+    let end = InferResponse { model: "m".into(), stage: Stage::End, ..InferResponse::default() };
     let messages = [
         ("request-shared", frame::encode_request(&shared, &[place], 7)),
+        ("request-sequence", frame::encode_request(&in_sequence(SequenceId::Number(u64::MAX), true), &[], 7)),
+        ("request-sequence-text", frame::encode_request(&in_sequence(named, false), &[], 7)),
+        ("response-part", frame::encode_response(&part, &[], 7)),
+        ("response-end", frame::encode_response(&end, &[], 7)),
         ("request-empty", frame::encode_request(&kingpole_values::InferRequest::default(), &[], 0)),
         ("credit", frame::encode_credit(16)),
         ("cancel", frame::encode_cancel(7)),

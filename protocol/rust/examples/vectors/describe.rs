@@ -3,7 +3,9 @@
 use std::fmt::Write as _;
 
 use bytes::Bytes;
-use kingpole_values::{Code, Error, InferRequest, InferResponse, Parameter, Parameters, Tensor};
+use kingpole_values::{
+    Code, Error, InferRequest, InferResponse, Parameter, Parameters, Sequence, SequenceId, Stage, Tensor,
+};
 use kingpole_wire::frame::{self, Message, ModelName};
 use kingpole_wire::graphpipe::{self, GraphpipeRequest, GraphpipeSpec};
 use kingpole_wire::{grpc, rest};
@@ -147,7 +149,7 @@ fn request(request: &InferRequest) -> Value {
         .iter()
         .map(|output| json!({"name": &*output.name, "parameters": parameters(&output.parameters)}))
         .collect();
-    json!({
+    let mut described = json!({
         "model": &*request.model,
         "version": request.version.as_deref(),
         "id": request.id.as_deref(),
@@ -156,17 +158,31 @@ fn request(request: &InferRequest) -> Value {
         "inputs": tensors(&request.inputs),
         "outputs": outputs,
         "parameters": parameters(&request.parameters),
-    })
+    });
+    if let Some(Sequence { id, start, end }) = &request.sequence {
+        let id = match id {
+            SequenceId::Number(number) => json!(number),
+            SequenceId::Text(text) => json!(&**text),
+        };
+        described["sequence"] = json!({"id": id, "start": start, "end": end});
+    }
+    described
 }
 
 fn response(response: &InferResponse) -> Value {
-    json!({
+    let mut described = json!({
         "model": &*response.model,
         "version": &*response.version,
         "id": response.id.as_deref(),
         "outputs": tensors(&response.outputs),
         "parameters": parameters(&response.parameters),
-    })
+    });
+    match response.stage {
+        Stage::Only => {}
+        Stage::Part => described["stage"] = json!("part"),
+        Stage::End => described["stage"] = json!("end"),
+    }
+    described
 }
 
 fn tensors(tensors: &[Tensor]) -> Vec<Value> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use flatbuffers::{ForwardsUOffset, Vector};
 use kingpole_values::{
     ByteString, Code, Datatype, Error, InferRequest, InferResponse, Parameter, Parameters, RequestedOutput,
-    Result, Shape, Tensor, Timing,
+    Result, Sequence, SequenceId, Shape, Stage, Tensor, Timing,
 };
 
 use super::layout::{PRELUDE_BYTES, Prelude, payload_ranges, read_header};
@@ -120,8 +120,22 @@ impl<'a> Source<'a> {
             parameters: self.parameters(request.parameters())?,
             timeout_us: Some(request.timeout_us()).filter(|&timeout_us| timeout_us > 0),
             priority: request.priority(),
+            sequence: self.sequence(request)?,
         };
         Ok(Message::Request { request, shared })
+    }
+
+    fn sequence(&self, request: &fb::Request<'a>) -> Result<Option<Sequence>> {
+        let name = self.text(request.sequence_name())?;
+        let id = match (request.sequence_id(), name) {
+            (0, name) if name.is_empty() => {
+                return crate::parameters::no_sequence(request.sequence_start(), request.sequence_end());
+            }
+            (0, name) => SequenceId::Text(name),
+            (number, name) if name.is_empty() => SequenceId::Number(number),
+            _ => return Err(Error::invalid("sequence_id and sequence_name are both given, expected one")),
+        };
+        Ok(Some(Sequence { id, start: request.sequence_start(), end: request.sequence_end() }))
     }
 
     fn response(&self, response: &fb::Response<'a>) -> Result<Message> {
@@ -137,6 +151,11 @@ impl<'a> Source<'a> {
                 execute_us: response.execute_us(),
                 batch_rows: response.batch_rows(),
                 reason: known_reason(response.reason().unwrap_or_default()),
+            },
+            stage: match response.stage() {
+                fb::Stage::PART => Stage::Part,
+                fb::Stage::END => Stage::End,
+                _ => Stage::Only,
             },
         };
         Ok(Message::Response { response, shared })

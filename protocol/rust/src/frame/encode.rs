@@ -2,7 +2,9 @@
 
 use bytes::{BufMut, Bytes};
 use flatbuffers::{FlatBufferBuilder, ForwardsUOffset, UnionWIPOffset, Vector, WIPOffset};
-use kingpole_values::{Error, InferRequest, InferResponse, Parameter, Parameters, Tensor};
+use kingpole_values::{
+    Error, InferRequest, InferResponse, Parameter, Parameters, Sequence, SequenceId, Stage, Tensor,
+};
 
 use super::layout::{MAGIC, PRELUDE_BYTES, padded};
 use super::{Metadata, ModelName, ServerInfo, SharedTensor, TensorSpec};
@@ -29,6 +31,7 @@ pub fn encode_request(request: &InferRequest, shared: &[SharedTensor], exchange:
             fb::RequestedOutput::create(&mut builder, &fb::RequestedOutputArgs { name, parameters })
         })
         .collect();
+    let sequence = request.sequence.as_ref();
     let arguments = fb::RequestArgs {
         model: text(&mut builder, &request.model),
         version: optional(&mut builder, request.version.as_deref()),
@@ -39,6 +42,16 @@ pub fn encode_request(request: &InferRequest, shared: &[SharedTensor], exchange:
         inputs,
         outputs: tables(&mut builder, &outputs),
         parameters: parameters(&mut builder, &request.parameters),
+        sequence_id: match sequence {
+            Some(Sequence { id: SequenceId::Number(number), .. }) => *number,
+            _ => 0,
+        },
+        sequence_name: match sequence {
+            Some(Sequence { id: SequenceId::Text(name), .. }) => text(&mut builder, name),
+            _ => None,
+        },
+        sequence_start: sequence.is_some_and(|sequence| sequence.start),
+        sequence_end: sequence.is_some_and(|sequence| sequence.end),
     };
     let message = fb::Request::create(&mut builder, &arguments).as_union_value();
     finish(builder, fb::Message::Request, message, exchange, &payloads)
@@ -58,6 +71,11 @@ pub fn encode_response(response: &InferResponse, shared: &[SharedTensor], exchan
         execute_us: response.timing.execute_us,
         batch_rows: response.timing.batch_rows,
         reason: text(&mut builder, response.timing.reason),
+        stage: match response.stage {
+            Stage::Only => fb::Stage::ONLY,
+            Stage::Part => fb::Stage::PART,
+            Stage::End => fb::Stage::END,
+        },
     };
     let message = fb::Response::create(&mut builder, &arguments).as_union_value();
     finish(builder, fb::Message::Response, message, exchange, &payloads)

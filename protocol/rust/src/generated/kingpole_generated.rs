@@ -336,6 +336,98 @@ impl<'a> ::flatbuffers::Verifiable for ParameterKind {
 
 impl ::flatbuffers::SimpleToVerifyInSlice for ParameterKind {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_STAGE: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_STAGE: u8 = 2;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_STAGE: [Stage; 3] = [
+  Stage::ONLY,
+  Stage::PART,
+  Stage::END,
+];
+
+/// Where a response stands among those of its request.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Stage(pub u8);
+#[allow(non_upper_case_globals)]
+impl Stage {
+  /// It is the only one.
+  pub const ONLY: Self = Self(0);
+  /// More may follow.
+  pub const PART: Self = Self(1);
+  /// Nothing follows; it has no outputs.
+  pub const END: Self = Self(2);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::ONLY,
+    Self::PART,
+    Self::END,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::ONLY => Some("ONLY"),
+      Self::PART => Some("PART"),
+      Self::END => Some("END"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Stage {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Stage {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Stage {
+    type Output = Stage;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Stage {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Stage {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Stage {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_MESSAGE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MAX_MESSAGE: u8 = 11;
@@ -999,6 +1091,10 @@ impl<'a> Request<'a> {
   pub const VT_INPUTS: ::flatbuffers::VOffsetT = 14;
   pub const VT_OUTPUTS: ::flatbuffers::VOffsetT = 16;
   pub const VT_PARAMETERS: ::flatbuffers::VOffsetT = 18;
+  pub const VT_SEQUENCE_ID: ::flatbuffers::VOffsetT = 20;
+  pub const VT_SEQUENCE_NAME: ::flatbuffers::VOffsetT = 22;
+  pub const VT_SEQUENCE_START: ::flatbuffers::VOffsetT = 24;
+  pub const VT_SEQUENCE_END: ::flatbuffers::VOffsetT = 26;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1010,7 +1106,9 @@ impl<'a> Request<'a> {
     args: &'args RequestArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Request<'bldr>> {
     let mut builder = RequestBuilder::new(_fbb);
+    builder.add_sequence_id(args.sequence_id);
     builder.add_timeout_us(args.timeout_us);
+    if let Some(x) = args.sequence_name { builder.add_sequence_name(x); }
     if let Some(x) = args.parameters { builder.add_parameters(x); }
     if let Some(x) = args.outputs { builder.add_outputs(x); }
     if let Some(x) = args.inputs { builder.add_inputs(x); }
@@ -1018,6 +1116,8 @@ impl<'a> Request<'a> {
     if let Some(x) = args.id { builder.add_id(x); }
     if let Some(x) = args.version { builder.add_version(x); }
     if let Some(x) = args.model { builder.add_model(x); }
+    builder.add_sequence_end(args.sequence_end);
+    builder.add_sequence_start(args.sequence_start);
     builder.finish()
   }
 
@@ -1084,6 +1184,38 @@ impl<'a> Request<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Parameter>>>>(Request::VT_PARAMETERS, None)}
   }
+  /// The sequence that it is part of, as a number. 0: none, or the one that sequence_name says.
+  #[inline]
+  pub fn sequence_id(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Request::VT_SEQUENCE_ID, Some(0)).unwrap()}
+  }
+  /// The same as a text. Absent or empty: none.
+  #[inline]
+  pub fn sequence_name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Request::VT_SEQUENCE_NAME, None)}
+  }
+  /// Whether it is the sequence's first request.
+  #[inline]
+  pub fn sequence_start(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Request::VT_SEQUENCE_START, Some(false)).unwrap()}
+  }
+  /// Whether it is the sequence's last.
+  #[inline]
+  pub fn sequence_end(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Request::VT_SEQUENCE_END, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Request<'_> {
@@ -1100,6 +1232,10 @@ impl ::flatbuffers::Verifiable for Request<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Tensor>>>>("inputs", Self::VT_INPUTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<RequestedOutput>>>>("outputs", Self::VT_OUTPUTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Parameter>>>>("parameters", Self::VT_PARAMETERS, false)?
+     .visit_field::<u64>("sequence_id", Self::VT_SEQUENCE_ID, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("sequence_name", Self::VT_SEQUENCE_NAME, false)?
+     .visit_field::<bool>("sequence_start", Self::VT_SEQUENCE_START, false)?
+     .visit_field::<bool>("sequence_end", Self::VT_SEQUENCE_END, false)?
      .finish();
     Ok(())
   }
@@ -1113,6 +1249,10 @@ pub struct RequestArgs<'a> {
     pub inputs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Tensor<'a>>>>>,
     pub outputs: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RequestedOutput<'a>>>>>,
     pub parameters: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Parameter<'a>>>>>,
+    pub sequence_id: u64,
+    pub sequence_name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub sequence_start: bool,
+    pub sequence_end: bool,
 }
 impl<'a> Default for RequestArgs<'a> {
   #[inline]
@@ -1126,6 +1266,10 @@ impl<'a> Default for RequestArgs<'a> {
       inputs: None,
       outputs: None,
       parameters: None,
+      sequence_id: 0,
+      sequence_name: None,
+      sequence_start: false,
+      sequence_end: false,
     }
   }
 }
@@ -1168,6 +1312,22 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RequestBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Request::VT_PARAMETERS, parameters);
   }
   #[inline]
+  pub fn add_sequence_id(&mut self, sequence_id: u64) {
+    self.fbb_.push_slot::<u64>(Request::VT_SEQUENCE_ID, sequence_id, 0);
+  }
+  #[inline]
+  pub fn add_sequence_name(&mut self, sequence_name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Request::VT_SEQUENCE_NAME, sequence_name);
+  }
+  #[inline]
+  pub fn add_sequence_start(&mut self, sequence_start: bool) {
+    self.fbb_.push_slot::<bool>(Request::VT_SEQUENCE_START, sequence_start, false);
+  }
+  #[inline]
+  pub fn add_sequence_end(&mut self, sequence_end: bool) {
+    self.fbb_.push_slot::<bool>(Request::VT_SEQUENCE_END, sequence_end, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     RequestBuilder {
@@ -1193,6 +1353,10 @@ impl ::core::fmt::Debug for Request<'_> {
       ds.field("inputs", &self.inputs());
       ds.field("outputs", &self.outputs());
       ds.field("parameters", &self.parameters());
+      ds.field("sequence_id", &self.sequence_id());
+      ds.field("sequence_name", &self.sequence_name());
+      ds.field("sequence_start", &self.sequence_start());
+      ds.field("sequence_end", &self.sequence_end());
       ds.finish()
   }
 }
@@ -1222,6 +1386,7 @@ impl<'a> Response<'a> {
   pub const VT_EXECUTE_US: ::flatbuffers::VOffsetT = 16;
   pub const VT_BATCH_ROWS: ::flatbuffers::VOffsetT = 18;
   pub const VT_REASON: ::flatbuffers::VOffsetT = 20;
+  pub const VT_STAGE: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -1242,6 +1407,7 @@ impl<'a> Response<'a> {
     if let Some(x) = args.id { builder.add_id(x); }
     if let Some(x) = args.version { builder.add_version(x); }
     if let Some(x) = args.model { builder.add_model(x); }
+    builder.add_stage(args.stage);
     builder.finish()
   }
 
@@ -1313,6 +1479,13 @@ impl<'a> Response<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Response::VT_REASON, None)}
   }
+  #[inline]
+  pub fn stage(&self) -> Stage {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Stage>(Response::VT_STAGE, Some(Stage::ONLY)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Response<'_> {
@@ -1330,6 +1503,7 @@ impl ::flatbuffers::Verifiable for Response<'_> {
      .visit_field::<u64>("execute_us", Self::VT_EXECUTE_US, false)?
      .visit_field::<u32>("batch_rows", Self::VT_BATCH_ROWS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reason", Self::VT_REASON, false)?
+     .visit_field::<Stage>("stage", Self::VT_STAGE, false)?
      .finish();
     Ok(())
   }
@@ -1344,6 +1518,7 @@ pub struct ResponseArgs<'a> {
     pub execute_us: u64,
     pub batch_rows: u32,
     pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub stage: Stage,
 }
 impl<'a> Default for ResponseArgs<'a> {
   #[inline]
@@ -1358,6 +1533,7 @@ impl<'a> Default for ResponseArgs<'a> {
       execute_us: 0,
       batch_rows: 0,
       reason: None,
+      stage: Stage::ONLY,
     }
   }
 }
@@ -1404,6 +1580,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ResponseBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Response::VT_REASON, reason);
   }
   #[inline]
+  pub fn add_stage(&mut self, stage: Stage) {
+    self.fbb_.push_slot::<Stage>(Response::VT_STAGE, stage, Stage::ONLY);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ResponseBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ResponseBuilder {
@@ -1430,6 +1610,7 @@ impl ::core::fmt::Debug for Response<'_> {
       ds.field("execute_us", &self.execute_us());
       ds.field("batch_rows", &self.batch_rows());
       ds.field("reason", &self.reason());
+      ds.field("stage", &self.stage());
       ds.finish()
   }
 }

@@ -78,15 +78,7 @@ pub fn encode_infer_request(request: &InferRequest, use_contents: bool) -> Scatt
     put_string(&mut head, 2, request.version.as_deref().unwrap_or_default());
     put_string(&mut head, 3, request.id.as_deref().unwrap_or_default());
     write_parameters(&mut head, 4, &request.parameters);
-    let mut reserved = Parameters::new();
-    if let Some(timeout_us) = request.timeout_us {
-        let timeout_us = i64::try_from(timeout_us).unwrap_or(i64::MAX);
-        reserved.push(("timeout".into(), Parameter::Int64(timeout_us)));
-    }
-    if request.priority != 0 {
-        reserved.push(("priority".into(), Parameter::Int64(request.priority.into())));
-    }
-    write_parameters(&mut head, 4, &reserved);
+    write_parameters(&mut head, 4, &crate::parameters::reserved(request));
     for input in &request.inputs {
         write_tensor(&mut head, 5, input, use_contents);
     }

@@ -43,12 +43,7 @@ pub fn encode_infer_request(request: &InferRequest, use_binary: bool) -> Result<
         write::string(&mut json, id);
     }
     let mut parameters = request.parameters.clone();
-    if let Some(timeout_us) = request.timeout_us {
-        parameters.push(("timeout".into(), Parameter::Uint64(timeout_us)));
-    }
-    if request.priority != 0 {
-        parameters.push(("priority".into(), Parameter::Int64(request.priority.into())));
-    }
+    parameters.extend(crate::parameters::reserved(request));
     if use_binary && request.outputs.is_empty() {
         parameters.push(("binary_data_output".into(), Parameter::Bool(true)));
     }

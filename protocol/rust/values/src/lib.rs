@@ -12,5 +12,7 @@ mod tensor;
 pub use bytestring::ByteString;
 pub use code::{Code, Error, Result};
 pub use datatype::Datatype;
-pub use request::{InferRequest, InferResponse, Parameter, Parameters, RequestedOutput, Timing};
+pub use request::{
+    InferRequest, InferResponse, Parameter, Parameters, RequestedOutput, Sequence, SequenceId, Stage, Timing,
+};
 pub use tensor::{Shape, Tensor, split_byte_strings, write_byte_string};

@@ -44,6 +44,28 @@ pub struct InferRequest {
     pub timeout_us: Option<u64>,
     /// 0 is the default; 1 the highest.
     pub priority: u32,
+    /// Where it stands in a sequence of requests, if it is part of one.
+    pub sequence: Option<Sequence>,
+}
+
+/// What ties the requests of a sequence together.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub enum SequenceId {
+    /// A number other than 0.
+    Number(u64),
+    /// A text that is not empty.
+    Text(ByteString),
+}
+
+/// A request's place in a sequence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Sequence {
+    /// Which sequence.
+    pub id: SequenceId,
+    /// Whether this is its first request.
+    pub start: bool,
+    /// Whether this is its last.
+    pub end: bool,
 }
 
 /// An output asked for.
@@ -53,6 +75,18 @@ pub struct RequestedOutput {
     pub name: ByteString,
     /// Parameters of this output.
     pub parameters: Parameters,
+}
+
+/// Where a response stands among those of its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Stage {
+    /// It is the only one.
+    #[default]
+    Only,
+    /// More may follow.
+    Part,
+    /// Nothing follows; it holds no outputs.
+    End,
 }
 
 /// One inference answered.
@@ -70,6 +104,8 @@ pub struct InferResponse {
     pub parameters: Parameters,
     /// How the request was served.
     pub timing: Timing,
+    /// Whether others come before or after it.
+    pub stage: Stage,
 }
 
 /// How a request was served: what a frontend shows as `Server-Timing`.
