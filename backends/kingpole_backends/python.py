@@ -19,23 +19,32 @@ or by the type hints of `infer`::
     def infer(x: Annotated[NDArray[np.float32], (-1, 4)]) -> Annotated[NDArray[np.float32], (-1,)]:
 
 An output that is declared by a hint is named `output` (`output0`, `output1` in a tuple).
+
+A function that takes an argument named `parameters` is given what requests say beside their tensors: a dict,
+or when the model batches a list with one dict for each row. A generator function answers a request with each
+value it yields.
 """
 
 from __future__ import annotations
 
+import collections.abc
 import importlib.util
 import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 from kingpole._arrays import Array, datatype_of
 from kingpole.contract import Backend, Model, ModelError, declared
 from kingpole.signature import ELEMENT_BYTES, Signature, TensorSpec
+
+PARAMETERS = "parameters"
+"""The argument by which a user's function asks for the requests' parameters."""
 
 
 class PythonModel(Model):
@@ -46,11 +55,36 @@ class PythonModel(Model):
         self._infer = infer
         self._user = user
         self._by_name = by_name
+        self._takes_parameters = PARAMETERS in inspect.signature(infer).parameters
+        self._batches = bool(signature.max_batch_size)
         self._output_names = [spec.name for spec in signature.outputs]
 
     def execute(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """Call the user's function once, for the whole batch."""
-        given = self._infer(inputs) if self._by_name else self._infer(**inputs)
+        return self.execute_with_parameters(inputs, [{}])
+
+    def execute_with_parameters(
+        self, inputs: dict[str, Array], parameters: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Array]:
+        """Call the user's function once, for the whole batch, with the parameters if it takes them."""
+        return self._outputs(self._call(inputs, parameters if self._batches else parameters[0]))
+
+    def execute_in_parts(
+        self, inputs: dict[str, Array], parameters: Mapping[str, Any]
+    ) -> Iterator[dict[str, Array]]:
+        """Give what the user's generator yields, one by one."""
+        parts = self._call(inputs, parameters)
+        try:
+            for given in parts:
+                yield self._outputs(given)
+        finally:
+            parts.close()
+
+    def _call(self, inputs: dict[str, Array], parameters: object) -> Any:
+        more = {PARAMETERS: parameters} if self._takes_parameters else {}
+        return self._infer(inputs, **more) if self._by_name else self._infer(**inputs, **more)
+
+    def _outputs(self, given: Any) -> dict[str, Array]:
         if isinstance(given, dict):
             return {name: np.asarray(value) for name, value in given.items()}
         values = given if isinstance(given, tuple) else (given,)
@@ -89,13 +123,26 @@ class PythonBackend(Backend):
                 return user
             if not callable(getattr(user, "execute", None)):
                 raise _refusal(file, "class Model has no method execute(self, inputs)")
-            signature = _signature(file, module, configuration, None)
-            return PythonModel(signature, user.execute, user, by_name=True)
+            return _model(file, module, configuration, user.execute, user)
         if callable(execute := getattr(module, "execute", None)):
-            return PythonModel(_signature(file, module, configuration, None), execute, None, by_name=True)
+            return _model(file, module, configuration, execute, None)
         if callable(infer := getattr(module, "infer", None)):
-            return PythonModel(_signature(file, module, configuration, infer), infer, None, by_name=False)
+            signature = _signature(file, module, configuration, infer)
+            signature = msgspec.structs.replace(signature, decoupled=inspect.isgeneratorfunction(infer))
+            return PythonModel(signature, infer, None, by_name=False)
         raise _refusal(file, "expected a class Model, a function execute(inputs) or a function infer(...)")
+
+
+def _model(
+    file: Path,
+    module: types.ModuleType,
+    configuration: Mapping[str, Any],
+    execute: Callable[..., Any],
+    user: Any,
+) -> PythonModel:
+    signature = _signature(file, module, configuration, None)
+    signature = msgspec.structs.replace(signature, decoupled=inspect.isgeneratorfunction(execute))
+    return PythonModel(signature, execute, user, by_name=True)
 
 
 def _refusal(file: Path, reason: str) -> ModelError:
@@ -184,6 +231,9 @@ def _from_module(file: Path, module: types.ModuleType, constant: str) -> tuple[T
 def _from_hints(infer: Callable[..., Any]) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     hints = typing.get_type_hints(infer, include_extras=True)
     given = hints.pop("return", None)
+    hints.pop(PARAMETERS, None)
+    if typing.get_origin(given) in (collections.abc.Iterator, collections.abc.Generator):
+        given = typing.get_args(given)[0]
     inputs = [_hinted(name, hint) for name, hint in hints.items()]
     if typing.get_origin(given) is tuple:
         outputs = [_hinted(f"output{index}", hint) for index, hint in enumerate(typing.get_args(given))]
@@ -211,7 +261,7 @@ def _hinted(name: str, hint: Any) -> TensorSpec | None:
 
 def _check_arguments(file: Path, infer: Callable[..., Any], inputs: tuple[TensorSpec, ...]) -> None:
     names = {spec.name for spec in inputs}
-    parameters = inspect.signature(infer).parameters.values()
+    parameters = [each for each in inspect.signature(infer).parameters.values() if each.name != PARAMETERS]
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         return
     taken = {parameter.name for parameter in parameters}

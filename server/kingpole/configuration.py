@@ -65,6 +65,7 @@ class ModelConfiguration(_Closed, frozen=True, kw_only=True):
     inputs: tuple[TensorConfiguration, ...] = ()
     outputs: tuple[TensorConfiguration, ...] = ()
     max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] | None = None
+    decoupled: bool | None = None
     max_queue_delay_us: Annotated[int, msgspec.Meta(ge=0)] = 0
     default_timeout_us: Annotated[int, msgspec.Meta(ge=1)] | None = None
     execute_limit_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 import abc
 import importlib
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -72,6 +72,34 @@ class Model(abc.ABC):
         Raises:
             ModelError: To answer with a code of its own; anything else is INTERNAL.
         """
+
+    def execute_with_parameters(
+        self, inputs: dict[str, Array], parameters: Sequence[Mapping[str, Any]]
+    ) -> dict[str, Array]:
+        """Run one batch, knowing what the requests ask for beside their tensors; what the worker calls.
+
+        Args:
+            inputs: As in `execute`.
+            parameters: One mapping for each row of the batch, shared by the rows of a request; one in all for
+                a model that does not batch.
+        """
+        return self.execute(inputs)
+
+    def execute_in_parts(
+        self, inputs: dict[str, Array], parameters: Mapping[str, Any]
+    ) -> Iterator[dict[str, Array]]:
+        """Answer one request with any number of responses; called when the signature says `decoupled`.
+
+        The iterator is closed early when nobody wants the rest.
+
+        Args:
+            inputs: As in `execute`, of a single request.
+            parameters: Those of the request.
+
+        Raises:
+            ModelError: To end with a code of its own; responses that were given stay given.
+        """
+        yield self.execute_with_parameters(inputs, [parameters])
 
     def warmup(self) -> None:  # noqa: B027 - optional: a model that has nothing to prepare leaves it out
         """Prepare for the first batch, for example by compiling."""

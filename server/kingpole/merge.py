@@ -41,6 +41,7 @@ def merge(artifact: Artifact, reported: Mapping[str, Any]) -> dict[str, Any]:
         "inputs": [[*spec.row(), spec.optional] for spec in inputs],
         "outputs": [spec.row() for spec in outputs],
         "max_batch_size": max_batch_size,
+        "decoupled": _decoupled(configuration.decoupled, bool(reported.get("decoupled"))),
         "default_timeout_us": configuration.default_timeout_us,
         "max_queue_delay_us": configuration.max_queue_delay_us,
         "description": (
@@ -90,6 +91,15 @@ def _merged(kind: str, spec: TensorSpec, ours: TensorConfiguration) -> TensorSpe
                 f" got {format_shape(shape)} from the model"
             )
     return TensorSpec(spec.name, spec.datatype, ours.shape or shape, ours.optional)
+
+
+def _decoupled(configured: bool | None, reported: bool) -> bool:
+    if configured not in (None, reported):
+        kind = "any number of responses" if reported else "one response"
+        raise ConfigurationError(
+            f"decoupled: expected {str(configured).lower()} as configured, but the model gives {kind}"
+        )
+    return reported
 
 
 def _max_batch_size(

@@ -61,13 +61,15 @@ class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
 class Signature(msgspec.Struct, frozen=True, kw_only=True):
     """What a loaded model reports of itself.
 
-    `max_batch_size` is 0 for a model that cannot batch, None when the backend cannot tell.
+    `max_batch_size` is 0 for a model that cannot batch, None when the backend cannot tell. A
+    `decoupled` model answers a request with any number of responses.
     """
 
     platform: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     max_batch_size: int | None = None
+    decoupled: bool = False
     description: str = ""
     notes: tuple[str, ...] = ()
 

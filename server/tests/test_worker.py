@@ -19,6 +19,7 @@ import pytest
 from kingpole.signature import TensorSpec
 from kingpole.worker.arenas import aligned
 from kingpole.worker.packets import PACKET_BYTES
+from kingpole.worker.serving import PARTS_ON_THE_WAY
 
 BYTES = 1 << 16
 ECHO = """
@@ -47,6 +48,7 @@ class WorkerProcess:
         self.memory = mmap.mmap(self.descriptor, BYTES)
         self.is_arena_sent = False
         self.received: list[int] = []
+        self.part_arenas: dict[int, int] = {}
         self.ready = self.receive()
 
     def send(self, kind: str, **fields: Any) -> None:
@@ -67,7 +69,14 @@ class WorkerProcess:
         )
         return self.receive()
 
-    def execute(self, x: np.ndarray, *, free: int = 4096, rows: int | None = None) -> dict[str, Any]:
+    def execute(
+        self,
+        x: np.ndarray,
+        *,
+        free: int = 4096,
+        rows: int | None = None,
+        parameters: list[dict[str, Any]] | None = None,
+    ) -> dict[str, Any]:
         self.memory[: x.nbytes] = x.tobytes()
         offset = aligned(x.nbytes)
         packet = msgspec.msgpack.encode(
@@ -78,9 +87,9 @@ class WorkerProcess:
                 "arena": 0,
                 "inputs": [["x", "FP32", x.shape, 0, x.nbytes]],
                 "rows": len(x) if rows is None else rows,
-                "request_rows": [len(x)],
+                "request_rows": [len(x)] if not parameters else [len(x) // len(parameters)] * len(parameters),
                 "free": [offset, free],
-                "parameters": {},
+                "parameters": [] if parameters is None else parameters,
             }
         )
         socket.send_fds(self.socket, [packet], [] if self.is_arena_sent else [self.descriptor])
@@ -112,6 +121,11 @@ def worker() -> Iterator[WorkerProcess]:
     made = WorkerProcess()
     yield made
     made.close()
+
+
+def write_counting(directory: Path, steps: int) -> Path:
+    (directory / "model.py").write_text(COUNTS % steps)
+    return directory
 
 
 def write(directory: Path, expression: str) -> Path:
@@ -246,3 +260,70 @@ def test_a_mismatch_names_what_was_expected() -> None:
     spec = TensorSpec("y", "FP32", (-1, 4))
     assert spec.mismatch((3, 4)) is None
     assert spec.mismatch((4,)) == "expected shape [-1,4], got [4]"
+
+
+COUNTS = ECHO.replace("return %s", "for step in range(%s):\n        yield x + step")
+
+
+def part_of(worker: WorkerProcess, said: dict[str, Any]) -> np.ndarray:
+    """The one output of a part, from the worker's own arena, which is then released."""
+    assert said["type"] == "part", said
+    if worker.received:
+        worker.part_arenas[said["arena"]] = worker.received[0]
+    size = os.fstat(worker.part_arenas[said["arena"]]).st_size
+    with mmap.mmap(worker.part_arenas[said["arena"]], size) as memory:
+        return worker.output(memory, said["outputs"][0])
+
+
+def test_a_generator_answers_with_each_value_that_it_yields(worker: WorkerProcess, tmp_path: Path) -> None:
+    loaded = worker.load(write_counting(tmp_path, 3))
+    assert loaded["decoupled"] is True
+    said = worker.execute(np.ones((1, 4), np.float32))
+    for step in range(3):
+        np.testing.assert_array_equal(part_of(worker, said), np.full((1, 4), 1 + step, np.float32))
+        worker.send("release", arena=said["arena"])
+        said = worker.receive()
+    assert (said["type"], said["outputs"]) == ("done", [])
+
+
+def test_a_model_of_many_parts_waits_until_they_are_taken(worker: WorkerProcess, tmp_path: Path) -> None:
+    worker.load(write_counting(tmp_path, 10))
+    parts = [worker.execute(np.zeros((1, 4), np.float32))]
+    parts += [worker.receive() for _ in range(PARTS_ON_THE_WAY - 1)]
+    worker.socket.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        worker.receive()
+    worker.socket.settimeout(60)
+    worker.send("release", arena=parts[0]["arena"])
+    said = worker.receive()
+    assert (said["type"], said["arena"]) == ("part", parts[0]["arena"]), "what was released is used again"
+
+
+def test_a_model_whose_parts_nobody_wants_is_closed_and_the_next_batch_runs(
+    worker: WorkerProcess, tmp_path: Path
+) -> None:
+    (tmp_path / "model.py").write_text(
+        COUNTS.replace("range(%s)", "iter(int, 1)").replace("    for", "    try:\n     for")
+        + "\n    finally: open(__file__ + '.closed', 'w').close()\n"
+    )
+    worker.load(tmp_path)
+    first = worker.execute(np.zeros((1, 4), np.float32))
+    worker.send("cancel", sequence=99)
+    said = first
+    while said["type"] == "part":
+        said = worker.receive()
+    assert said["type"] == "done"
+    assert (tmp_path / "model.py.closed").exists()
+
+
+def test_parameters_come_one_for_each_row(worker: WorkerProcess, tmp_path: Path) -> None:
+    source = ECHO.replace("def infer(x):", "def infer(x, parameters):") % (
+        "x * np.array([[each.get('by', 1)] for each in parameters], np.float32)"
+    )
+    (tmp_path / "model.py").write_text("import numpy as np\n" + source)
+    worker.load(tmp_path)
+    said = worker.execute(np.ones((4, 4), np.float32), parameters=[{"by": 2}, {"by": 5}])
+    assert said["type"] == "done", said
+    np.testing.assert_array_equal(worker.output(worker.memory, said["outputs"][0])[:, 0], [2, 2, 5, 5])
+    said = worker.execute(np.ones((2, 4), np.float32))
+    np.testing.assert_array_equal(worker.output(worker.memory, said["outputs"][0])[:, 0], [1, 1])

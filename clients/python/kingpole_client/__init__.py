@@ -19,6 +19,7 @@ if TYPE_CHECKING:
         InferResponse,
         ModelMetadata,
         ModelState,
+        Sequence,
         ServerMetadata,
         TensorSpec,
         Timing,
@@ -78,7 +79,15 @@ _HOMES = {
     "Client": "client",
     "Pending": "_exchanges",
     **dict.fromkeys(
-        ("InferResponse", "ModelMetadata", "ModelState", "Sequence", "ServerMetadata", "TensorSpec", "Timing"),
+        (
+            "InferResponse",
+            "ModelMetadata",
+            "ModelState",
+            "Sequence",
+            "ServerMetadata",
+            "TensorSpec",
+            "Timing",
+        ),
         "_values",
     ),
 }

@@ -106,6 +106,7 @@ pub struct Opened {
     pub inputs: Vec<(String, String, Vec<i64>)>,
     pub outputs: Vec<(String, String, Vec<i64>)>,
     pub max_batch_size: Option<u32>,
+    pub decoupled: bool,
     pub description: String,
     pub notes: Vec<String>,
 }
@@ -129,6 +130,8 @@ pub struct Specification {
     pub inputs: Vec<(String, String, Vec<i64>, bool)>,
     pub outputs: Vec<(String, String, Vec<i64>)>,
     pub max_batch_size: u32,
+    #[serde(default)]
+    pub decoupled: bool,
     pub default_timeout_us: Option<u64>,
     #[serde(default)]
     pub max_queue_delay_us: u64,
@@ -162,6 +165,7 @@ impl Specification {
                 .map(|(name, datatype, shape)| tensor(name, datatype, shape, false))
                 .collect::<Result<_>>()?,
             max_batch_size: self.max_batch_size,
+            decoupled: self.decoupled,
             default_timeout_us: self.default_timeout_us,
             max_queue_delay_us: self.max_queue_delay_us,
             description: self.description.clone(),

@@ -5,8 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use kingpole_engine::{Lane, LaneBatch, LaneFailure, LaneFuture, LaneOutcome};
-use kingpole_instances::worker::{BatchInput, Connection, ExecuteRequest};
-use kingpole_values::{Error, Result};
+use kingpole_instances::worker::{BatchInput, Connection, ExecuteRequest, Executed};
+use kingpole_values::{Code, Error, Result, Tensor};
+use tokio::sync::mpsc;
+use tokio::time::error::Elapsed;
 
 /// Room for outputs before anything is known of them.
 const UNKNOWN_OUTPUT_BYTES: usize = 1 << 12;
@@ -124,7 +126,8 @@ impl Lane for WorkerLane {
         self.models.takes(handle)
     }
 
-    fn execute(&self, handle: u32, batch: LaneBatch) -> LaneFuture {
+    fn execute(&self, handle: u32, mut batch: LaneBatch) -> LaneFuture {
+        let listener = batch.parts.take();
         let connection = self.connection.clone();
         let models = Arc::clone(&self.models);
         let rows = batch.rows.max(1) as usize;
@@ -151,7 +154,11 @@ impl Lane for WorkerLane {
             parameters: batch.parameters,
         };
         Box::pin(async move {
-            let Ok(executed) = tokio::time::timeout(limit, connection.execute(&request)).await else {
+            let executed = match listener {
+                None => tokio::time::timeout(limit, connection.execute(&request)).await,
+                Some(parts) => in_parts(&connection, &request, limit, parts).await,
+            };
+            let Ok(executed) = executed else {
                 let error = overran(&models.name(handle), limit);
                 connection.abandon(&Error::unavailable(error.message.clone()));
                 return Err(LaneFailure::Hung(error));
@@ -165,6 +172,41 @@ impl Lane for WorkerLane {
                 Err(error) => Err(LaneFailure::Batch(error)),
             }
         })
+    }
+}
+
+/// Pass a batch's responses on one by one. The limit is for the time between two of them.
+async fn in_parts(
+    connection: &Connection,
+    request: &ExecuteRequest,
+    limit: Duration,
+    listener: mpsc::Sender<Vec<Tensor>>,
+) -> std::result::Result<Result<Executed>, Elapsed> {
+    let mut parts = match connection.execute_in_parts(request) {
+        Ok(parts) => parts,
+        Err(error) => return Ok(Err(error)),
+    };
+    loop {
+        let next = tokio::select! {
+            next = tokio::time::timeout(limit, parts.next()) => next?,
+            () = listener.closed() => return tokio::time::timeout(limit, parts.cancel()).await,
+        };
+        let part = match next {
+            Ok(Some(part)) => part,
+            Ok(None) => return tokio::time::timeout(limit, parts.ended()).await,
+            Err(error) => return tokio::time::timeout(limit, parts.cancel()).await.map(|_| Err(error)),
+        };
+        // The lane is kept for a client that reads slowly, but not for one that does not read.
+        match tokio::time::timeout(limit, listener.send(part.outputs)).await {
+            Ok(Ok(())) => {}
+            Ok(Err(_)) => return tokio::time::timeout(limit, parts.cancel()).await,
+            Err(_) => {
+                let message =
+                    format!("the client took none of the waiting responses for {} s", limit.as_secs());
+                let error = Error::new(Code::DeadlineExceeded, message);
+                return tokio::time::timeout(limit, parts.cancel()).await.map(|_| Err(error));
+            }
+        }
     }
 }
 

@@ -139,6 +139,7 @@ impl Models {
             inputs: loaded.inputs,
             outputs: loaded.outputs,
             max_batch_size: loaded.max_batch_size,
+            decoupled: loaded.decoupled,
             description: loaded.description,
             notes: loaded.notes,
             ..Opened::default()
@@ -245,7 +246,8 @@ impl Models {
         warmup: bool,
         notes: &mut Vec<String>,
     ) -> Result<Profile> {
-        if !warmup {
+        // What a decoupled model does with zeros may never end.
+        if !warmup || spec.decoupled {
             return Ok(Profile::default());
         }
         let limit = self.execute_limit(request);

@@ -12,7 +12,7 @@ import os
 
 ALIGNMENT = 64
 _SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
-_KEPT = 2
+_KEPT = 4
 
 
 def aligned(offset: int) -> int:
@@ -75,6 +75,11 @@ class Arenas:
             raise
         self._next_number += 2
         return number, descriptor
+
+    @property
+    def lent(self) -> int:
+        """Arenas of this worker's that the server has not released yet."""
+        return sum(number % 2 for number in self._mapped) - len(self._free)
 
     def release(self, number: int) -> None:
         """The server no longer needs an arena: forget its own, keep ours for reuse."""

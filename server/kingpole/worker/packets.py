@@ -28,7 +28,7 @@ class Load(_Packet, tag="load"):
 
 
 class Execute(_Packet, tag="execute"):
-    """Run a batch; `free` is room in its arena for outputs."""
+    """Run a batch; `free` is room in its arena for outputs, `parameters` has no or one entry per request."""
 
     sequence: int
     handle: int
@@ -37,7 +37,13 @@ class Execute(_Packet, tag="execute"):
     rows: int = 0
     request_rows: list[int] = []
     free: tuple[int, int] = (0, 0)
-    parameters: dict[str, Any] = {}
+    parameters: list[dict[str, Any]] = []
+
+
+class Cancel(_Packet, tag="cancel"):
+    """Nobody wants the rest of a batch's parts."""
+
+    sequence: int
 
 
 class Unload(_Packet, tag="unload"):
@@ -73,6 +79,7 @@ class Loaded(_Packet, tag="loaded"):
     max_batch_size: int | None
     description: str
     notes: list[str]
+    decoupled: bool = False
 
 
 class Failed(_Packet, tag="failed"):
@@ -81,6 +88,14 @@ class Failed(_Packet, tag="failed"):
     handle: int
     code: str
     message: str
+
+
+class Part(_Packet, tag="part"):
+    """One of several responses of a batch; `Done` or `Error` still follows."""
+
+    sequence: int
+    arena: int
+    outputs: list[TensorRow]
 
 
 class Done(_Packet, tag="done"):
@@ -106,5 +121,5 @@ class Unloaded(_Packet, tag="unloaded"):
     handle: int
 
 
-FromServer: TypeAlias = Load | Execute | Unload | Release | Stop
-FromWorker: TypeAlias = Ready | Loaded | Failed | Done | Error | Unloaded
+FromServer: TypeAlias = Load | Execute | Cancel | Unload | Release | Stop
+FromWorker: TypeAlias = Ready | Loaded | Failed | Part | Done | Error | Unloaded

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import collections
 import os
 import platform
 import queue
@@ -11,6 +12,7 @@ import sys
 import threading
 import time
 import traceback
+from collections.abc import Generator
 from pathlib import Path
 
 import msgspec
@@ -21,7 +23,10 @@ from kingpole.signature import Signature, TensorSpec
 from kingpole.worker import packets
 from kingpole.worker.arenas import Arenas, aligned
 
-_decoder = msgspec.msgpack.Decoder(packets.FromServer)
+PARTS_ON_THE_WAY = 4
+"""Responses of a decoupled model that the server may not have taken yet before the model waits."""
+
+_decoder: msgspec.msgpack.Decoder[packets.FromServer] = msgspec.msgpack.Decoder(packets.FromServer)
 _encoder = msgspec.msgpack.Encoder()
 _ANCILLARY_BYTES = socket.CMSG_SPACE(array.array("i").itemsize)
 
@@ -29,13 +34,24 @@ _ANCILLARY_BYTES = socket.CMSG_SPACE(array.array("i").itemsize)
 class _Instance:
     """A loaded model beside what its outputs are checked against."""
 
-    __slots__ = ("batches", "model", "name", "outputs")
+    __slots__ = ("batches", "decoupled", "model", "name", "outputs")
 
     def __init__(self, name: str, model: Model) -> None:
         self.name = name
         self.model = model
         self.outputs: tuple[TensorSpec, ...] = model.signature.outputs
-        self.batches = bool(model.signature.max_batch_size)
+        self.decoupled = model.signature.decoupled
+        self.batches = bool(model.signature.max_batch_size) and not self.decoupled
+
+    def execute(self, packet: packets.Execute, inputs: dict[str, Array]) -> dict[str, Array]:
+        parameters = packet.parameters
+        if not parameters:
+            parameters = [{}] * (packet.rows if self.batches else 1)
+        elif self.batches and len(parameters) != packet.rows:
+            # One for each row: those of a request share its mapping.
+            pairs = zip(parameters, packet.request_rows, strict=True)
+            parameters = [each for each, rows in pairs for _ in range(rows)]
+        return self.model.execute_with_parameters(inputs, parameters)
 
 
 class Worker:
@@ -48,6 +64,8 @@ class Worker:
 
     def __init__(self, connection: socket.socket, *, loads_beside: bool = False) -> None:
         self._connection = connection
+        # Packets that came while a batch's parts were being sent.
+        self._deferred: collections.deque[packets.FromServer] = collections.deque()
         self._to_load: queue.SimpleQueue[packets.Load] | None = None
         if loads_beside:
             self._to_load = queue.SimpleQueue()
@@ -60,16 +78,10 @@ class Worker:
     def run(self) -> int:
         """Serve until told to stop (0) or until the server is gone (1)."""
         self._send(packets.Ready(os.getpid(), platform.python_version()))
-        receive = self._connection.recvmsg
         try:
             while True:
-                data, ancillary, _, _ = receive(packets.PACKET_BYTES, _ANCILLARY_BYTES)
-                if not data:
-                    return 1
-                packet = _decoder.decode(data)
+                packet = self._deferred.popleft() if self._deferred else self._receive()
                 if type(packet) is packets.Execute:
-                    if ancillary:
-                        self._arenas.receive(packet.arena, _descriptor(ancillary))
                     self._execute(packet)
                 elif type(packet) is packets.Load:
                     if self._to_load is None:
@@ -80,11 +92,26 @@ class Worker:
                     self._unload(packet)
                 elif type(packet) is packets.Release:
                     self._arenas.release(packet.arena)
-                else:
+                elif type(packet) is packets.Stop:
                     self._close()
                     return 0
-        except (BrokenPipeError, ConnectionResetError):
+        except ConnectionError:
             return 1
+
+    def _receive(self, flags: int = 0) -> packets.FromServer:
+        """Take the next packet.
+
+        Raises:
+            ConnectionError: When the server is gone.
+            BlockingIOError: When there is none and `flags` say not to wait.
+        """
+        data, ancillary, _, _ = self._connection.recvmsg(packets.PACKET_BYTES, _ANCILLARY_BYTES, flags)
+        if not data:
+            raise ConnectionResetError
+        packet = _decoder.decode(data)
+        if ancillary and type(packet) is packets.Execute:
+            self._arenas.receive(packet.arena, _descriptor(ancillary))
+        return packet
 
     def _execute(self, packet: packets.Execute) -> None:
         started_ns = time.perf_counter_ns()
@@ -97,37 +124,95 @@ class Worker:
                 tensor: view(memory, datatype, shape, offset, nbytes)
                 for tensor, datatype, shape, offset, nbytes in packet.inputs
             }
-            outputs = instance.model.execute(inputs)
-            execute_us = (time.perf_counter_ns() - started_ns) // 1000
-            done, descriptor = self._lay_out(packet, instance, outputs, execute_us)
+            run = self._execute_in_parts if instance.decoupled else self._execute_whole
+            number, rows, descriptor, ended_ns = run(packet, instance, inputs)
+            done = packets.Done(packet.sequence, number, rows, (ended_ns - started_ns) // 1000)
+        except ConnectionError:
+            raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything; its batch gets it
             code, message = _report(name, error)
             self._send(packets.Error(packet.sequence, code, message))
             return
         self._send(done, descriptor)
 
+    def _execute_whole(
+        self, packet: packets.Execute, instance: _Instance, inputs: dict[str, Array]
+    ) -> tuple[int, list[packets.TensorRow], int | None, int]:
+        """Run a batch; returns where its outputs lie and when the model had ended."""
+        outputs = instance.execute(packet, inputs)
+        ended_ns = time.perf_counter_ns()
+        return *self._lay_out(instance, outputs, packet.rows if instance.batches else None, packet), ended_ns
+
+    def _execute_in_parts(
+        self, packet: packets.Execute, instance: _Instance, inputs: dict[str, Array]
+    ) -> tuple[int, list[packets.TensorRow], int | None, int]:
+        """Send each response as the model gives it, until the last or until nobody wants more."""
+        parameters = packet.parameters[0] if packet.parameters else {}
+        parts = instance.model.execute_in_parts(inputs, parameters)
+        try:
+            for outputs in parts:
+                number, rows, descriptor = self._lay_out(instance, outputs, None)
+                self._send(packets.Part(packet.sequence, number, rows), descriptor)
+                if self._is_cancelled(packet.sequence):
+                    break
+        finally:
+            # Closed now, on this thread, rather than whenever it is collected.
+            if isinstance(parts, Generator):
+                parts.close()
+        return packet.arena, [], None, time.perf_counter_ns()
+
+    def _is_cancelled(self, sequence: int) -> bool:
+        """Look at what has come meanwhile; wait while the server has not taken enough of the parts."""
+        cancelled = False
+        while True:
+            wait = not cancelled and self._arenas.lent >= PARTS_ON_THE_WAY
+            try:
+                packet = self._receive(0 if wait else socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                return cancelled
+            if type(packet) is packets.Release:
+                self._arenas.release(packet.arena)
+            elif type(packet) is packets.Cancel:
+                cancelled = cancelled or packet.sequence == sequence
+            else:
+                self._deferred.append(packet)
+
     def _lay_out(
-        self, packet: packets.Execute, instance: _Instance, outputs: dict[str, Array], execute_us: int
-    ) -> tuple[packets.Done, int | None]:
-        """Check a batch's outputs and copy them to where the server can read them."""
+        self,
+        instance: _Instance,
+        outputs: dict[str, Array],
+        batch_rows: int | None,
+        packet: packets.Execute | None = None,
+    ) -> tuple[int, list[packets.TensorRow], int | None]:
+        """Check outputs and copy them to where the server can read them.
+
+        Args:
+            instance: Whose they are.
+            outputs: What the model returned.
+            batch_rows: How many rows each must have, None for any.
+            packet: The batch, if its own arena may be used; else they go to one of this worker's.
+
+        Returns:
+            The arena, what lies in it, and its descriptor when it is new.
+        """
         if not isinstance(outputs, dict):
             raise ModelError(
                 "INTERNAL", f"the model returned {type(outputs).__name__}, not a dict of outputs"
             )
         pieces: list[tuple[str, str, tuple[int, ...], int, int, Array | bytes]] = []
-        start, room = packet.free
+        start, room = packet.free if packet else (0, -1)
         offset = start
         for spec in instance.outputs:
             if spec.name not in outputs:
                 raise ModelError("INTERNAL", f"the model did not return output '{spec.name}'")
-            tensor = checked(spec, outputs[spec.name], packet.rows if instance.batches else None)
+            tensor = checked(spec, outputs[spec.name], batch_rows)
             content = write_bytes(tensor) if spec.datatype == "BYTES" else tensor
             nbytes = len(content) if isinstance(content, bytes) else content.nbytes
             offset = aligned(offset)
             pieces.append((spec.name, spec.datatype, tensor.shape, offset, nbytes, content))
             offset += nbytes
-        number, descriptor, shift = packet.arena, None, 0
-        if offset > start + room:
+        number, descriptor, shift = packet.arena if packet else 0, None, 0
+        if packet is None or offset > start + room:
             # The first tensor of an arena of our own starts at 0.
             shift = aligned(start)
             number, descriptor = self._arenas.take(max(offset - shift, 1))
@@ -140,7 +225,7 @@ class Worker:
             elif nbytes:
                 view(memory, datatype_of(content) or datatype, shape, at, nbytes)[...] = content
             rows.append((name, datatype, shape, at, nbytes))
-        return packets.Done(packet.sequence, number, rows, execute_us), descriptor
+        return number, rows, descriptor
 
     def _load_all(self) -> None:
         """Load what comes, one at a time, for the life of the process."""
@@ -188,6 +273,8 @@ class Worker:
             text = f"the answer needs a packet of {len(data)} bytes, more than {packets.PACKET_BYTES}"
             if isinstance(packet, packets.Done):
                 data = _encoder.encode(packets.Error(packet.sequence, "INTERNAL", text))
+            elif isinstance(packet, packets.Part):
+                raise ModelError("INTERNAL", text)
             elif isinstance(packet, packets.Loaded):
                 data = _encoder.encode(packets.Failed(packet.handle, "FAILED_PRECONDITION", text))
             descriptor = None
@@ -238,6 +325,7 @@ def _loaded(handle: int, signature: Signature) -> packets.Loaded:
         signature.max_batch_size,
         signature.description,
         list(signature.notes),
+        signature.decoupled,
     )
 
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use kingpole_values::{ByteString, Datatype, Error, Parameters, Result, Shape, Tensor};
 use smallvec::SmallVec;
+use tokio::sync::mpsc;
 
 use crate::ModelSpec;
 use crate::pending::Pending;
@@ -29,9 +30,15 @@ pub struct LaneBatch {
     pub rows: u32,
     /// Rows of each request.
     pub request_rows: Vec<u32>,
-    /// The request's parameters; empty unless the batch holds one request.
-    pub parameters: Parameters,
+    /// The parameters of each request; empty if none of them has any.
+    pub parameters: Vec<Parameters>,
+    /// Where the responses of a decoupled model go, one by one; the batch then holds one request. Nobody wants
+    /// more of them once the receiver is gone.
+    pub parts: Option<mpsc::Sender<Vec<Tensor>>>,
 }
+
+/// Responses of a decoupled model that may be on their way from its lane to the client's frontend.
+pub(crate) const PARTS_ON_THE_WAY: usize = 4;
 
 impl LaneBatch {
     /// Lay out requests of one model that may share a batch.
@@ -56,7 +63,12 @@ impl LaneBatch {
             inputs,
             rows,
             request_rows: requests.iter().map(|request| request.rows).collect(),
-            parameters: if requests.len() == 1 { head.parameters.clone() } else { Parameters::new() },
+            parameters: if requests.iter().all(|request| request.parameters.is_empty()) {
+                Vec::new()
+            } else {
+                requests.iter().map(|request| request.parameters.clone()).collect()
+            },
+            parts: None,
         }
     }
 }
@@ -119,9 +131,15 @@ fn join_pieces(requests: &[Pending], index: usize) -> Bytes {
 
 /// Bring a batch's outputs into the specification's order and check that they are what it declares.
 ///
+/// `rows` are those of the batch; `None` for one of a decoupled model's responses, which may have any.
+///
 /// # Errors
 /// `INTERNAL`: the backend broke its word. Names the output, what was expected and what came.
-pub(crate) fn check_outputs(spec: &ModelSpec, mut outputs: Vec<Tensor>, rows: u32) -> Result<Vec<Tensor>> {
+pub(crate) fn check_outputs(
+    spec: &ModelSpec,
+    mut outputs: Vec<Tensor>,
+    rows: Option<u32>,
+) -> Result<Vec<Tensor>> {
     for (position, declared) in spec.outputs.iter().enumerate() {
         // Mostly each is where it belongs already; a model may also give more than is declared.
         let found = (position..outputs.len()).find(|&index| outputs[index].name == declared.name);
@@ -135,17 +153,22 @@ pub(crate) fn check_outputs(spec: &ModelSpec, mut outputs: Vec<Tensor>, rows: u3
     }
     outputs.truncate(spec.outputs.len());
     for (declared, output) in spec.outputs.iter().zip(&outputs) {
-        let fits = output.datatype == declared.datatype
-            && output.shape.len() == declared.shape.len()
-            && output
-                .shape
-                .iter()
-                .zip(declared.shape.iter())
-                .all(|(&given, &wanted)| given >= 0 && (wanted < 0 || given == wanted));
-        let rows_fit = spec.max_batch_size == 0 || output.shape.first() == Some(&i64::from(rows));
-        if !fits || !rows_fit {
+        // Frameworks declare an output whose rank they do not know like a scalar: then any shape will do.
+        let shape_fits = declared.shape.is_empty()
+            || output.shape.len() == declared.shape.len()
+                && output
+                    .shape
+                    .iter()
+                    .zip(declared.shape.iter())
+                    .all(|(&given, &wanted)| given >= 0 && (wanted < 0 || given == wanted));
+        let rows_fit = match rows {
+            Some(rows) if spec.max_batch_size > 0 => output.shape.first() == Some(&i64::from(rows)),
+            _ => true,
+        };
+        if output.datatype != declared.datatype || !shape_fits || !rows_fit {
+            let batch = rows.map_or_else(String::new, |rows| format!(" for a batch of {rows} rows"));
             return Err(Error::internal(format!(
-                "model '{}' gave output '{}' as {} {} for a batch of {rows} rows, expected {} {}",
+                "model '{}' gave output '{}' as {} {}{batch}, expected {} {}",
                 spec.name, declared.name, output.datatype, output.shape, declared.datatype, declared.shape
             )));
         }

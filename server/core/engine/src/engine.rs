@@ -8,15 +8,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
-use kingpole_values::{ByteString, Code, Error, InferRequest, Parameters, Result};
+use kingpole_values::{ByteString, Code, Error, InferRequest, Parameter, Parameters, Result, Tensor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Barrier, Notify, mpsc, oneshot};
 
+use crate::batch::PARTS_ON_THE_WAY;
 use crate::inline::{self, InlineQueues};
 use crate::pending::{Answer, Pending};
 use crate::registry::Registry;
 use crate::{
-    Clock, IndexRow, Model, ModelSpec, ModelStatistics, Placement, Pool, Responder, ServerInfo, validate,
+    Clock, IndexRow, LaneFailure, LaneFuture, LaneOutcome, Model, ModelSpec, ModelStatistics, Placement,
+    Pool, Responder, ServerInfo, validate,
 };
 
 /// What the engine is told once, at start.
@@ -205,6 +207,56 @@ pub struct Engine {
     reactor: Rc<Reactor>,
 }
 
+/// What a decoupled batch is relayed by: its responses as they come, and word that its request was answered.
+struct Relay {
+    parts: mpsc::Receiver<Vec<Tensor>>,
+    answered: oneshot::Receiver<()>,
+}
+
+/// Give a decoupled model's responses to its client as they come, for as long as it wants them.
+async fn relay(
+    (pool, clock): (&Pool, Clock),
+    batch: &crate::pool::Dispatched,
+    mut running: LaneFuture,
+    Relay { mut parts, mut answered }: Relay,
+) -> std::result::Result<LaneOutcome, LaneFailure> {
+    let mut ended = None;
+    loop {
+        tokio::select! {
+            // What was given before the end comes before the end.
+            biased;
+            part = parts.recv() => {
+                // The lane has let go of it, so that it has ended or is about to.
+                let Some(outputs) = part else { break };
+                let wanted = tokio::select! {
+                    wanted = std::future::poll_fn(|cx| pool.poll_ready_for_part(batch, cx)) => wanted,
+                    _ = &mut answered => false,
+                };
+                if !wanted || !pool.give_part(batch, outputs, clock.now_us()) {
+                    // The lane sees that nobody listens, and ends the batch.
+                    break;
+                }
+            }
+            result = &mut running, if ended.is_none() => ended = Some(result),
+            // Its deadline has come.
+            _ = &mut answered => break,
+        }
+    }
+    drop(parts);
+    match ended {
+        Some(result) => result,
+        None => running.await,
+    }
+}
+
+/// What parameters take of a queue's bytes.
+fn parameter_bytes(parameters: &Parameters) -> usize {
+    let of = |(name, value): &(ByteString, Parameter)| {
+        name.len() + if let Parameter::String(text) = value { text.len() } else { size_of::<u64>() }
+    };
+    parameters.iter().map(of).sum()
+}
+
 /// How many looks at the sockets must bring nothing before a batch leaves. Measured: one look left
 /// batches at a third of the size, three cost latency and gained nothing.
 const CALM_LOOKS: u32 = 2;
@@ -253,6 +305,17 @@ impl Engine {
                 return answer.give(Err(error));
             }
         };
+        if model.spec.decoupled && !answer.takes_parts() {
+            model.metrics.record_refused(self.reactor.index, Code::Unimplemented);
+            return answer.give(Err(Error::new(
+                Code::Unimplemented,
+                format!(
+                    "model '{}' answers a request with any number of responses, which this call cannot carry; \
+                     use a streaming one",
+                    model.spec.name
+                ),
+            )));
+        }
         let enqueued_us = shared.clock.at_us(received);
         let timeout_us = request.timeout_us.or(model.spec.default_timeout_us);
         let pending = Pending {
@@ -260,13 +323,14 @@ impl Engine {
             inputs: validated.inputs,
             outputs: validated.outputs,
             rows: validated.rows,
-            bytes: validated.bytes,
+            bytes: validated.bytes + parameter_bytes(&request.parameters),
             id: request.id,
             parameters: request.parameters,
             enqueued_us,
             deadline_us: timeout_us.map(|timeout_us| enqueued_us.saturating_add(timeout_us)),
             attempts: 0,
             alone: false,
+            relayed: None,
             answer,
             model,
         };
@@ -430,10 +494,18 @@ impl Engine {
     /// Hand a batch to its lane, and look at the pool again when it is done.
     fn start(&self, pool: &Arc<Pool>, mut batch: crate::pool::Dispatched) {
         let (engine, pool) = (self.clone(), pool.clone());
-        let Some(inputs) = batch.batch.take() else { return };
+        let Some(mut inputs) = batch.batch.take() else { return };
+        let relayed = batch.answered.take().map(|answered| {
+            let (sender, parts) = mpsc::channel(PARTS_ON_THE_WAY);
+            inputs.parts = Some(sender);
+            Relay { parts, answered }
+        });
         let running = batch.lane.execute(batch.handle, inputs);
         tokio::task::spawn_local(async move {
-            let result = running.await;
+            let result = match relayed {
+                None => running.await,
+                Some(relayed) => relay((&pool, engine.reactor.shared.clock), &batch, running, relayed).await,
+            };
             let reactor = &engine.reactor;
             pool.complete(&batch, result, reactor.shared.clock, reactor.index);
             engine.touch(pool);

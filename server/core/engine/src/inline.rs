@@ -197,7 +197,7 @@ fn execute(instance: &dyn InlineModel, batch: &[Pending], model: &Model, rows: u
     let outputs = catch_unwind(AssertUnwindSafe(|| instance.execute(&inputs))).unwrap_or_else(|_| {
         Err(Error::internal(format!("the backend of model '{}' panicked", model.spec.name)))
     })?;
-    check_outputs(&model.spec, outputs, rows)
+    check_outputs(&model.spec, outputs, Some(rows))
 }
 
 /// Milliseconds since 1970, for the statistics extension.

@@ -1,9 +1,11 @@
 //! A request on its way through the core, and its way back.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use kingpole_values::{ByteString, Code, Error, InferResponse, Parameters, Result, Tensor, Timing};
+use kingpole_values::{ByteString, Code, Error, InferResponse, Parameters, Result, Stage, Tensor, Timing};
 use smallvec::SmallVec;
+use tokio::sync::oneshot;
 
 use crate::Model;
 
@@ -15,6 +17,19 @@ pub trait Responder: Send {
     /// Whether the client has gone. A request that nobody waits for is dropped from its queue.
     fn is_cancelled(&mut self) -> bool {
         false
+    }
+
+    /// Whether it can be given several responses, as a decoupled model makes them.
+    fn takes_parts(&self) -> bool {
+        false
+    }
+
+    /// Give one response of several. `answer` still comes: with an error, or with the end.
+    fn part(&mut self, _response: InferResponse) {}
+
+    /// Ready when it can be given another part, or when its client has gone; until then the model waits.
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Ready(())
     }
 }
 
@@ -35,6 +50,20 @@ impl Answer {
 
     pub fn is_cancelled(&mut self) -> bool {
         self.0.as_mut().is_some_and(|responder| responder.is_cancelled())
+    }
+
+    pub fn takes_parts(&self) -> bool {
+        self.0.as_ref().is_some_and(|responder| responder.takes_parts())
+    }
+
+    fn part(&mut self, response: InferResponse) {
+        if let Some(responder) = &mut self.0 {
+            responder.part(response);
+        }
+    }
+
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().map_or(Poll::Ready(()), |responder| responder.poll_ready(cx))
     }
 }
 
@@ -63,6 +92,8 @@ pub(crate) struct Pending {
     pub attempts: u8,
     /// Must run in a batch of its own: it was part of one that failed.
     pub alone: bool,
+    /// Tells whoever relays its responses that it is answered: closed when this is dropped.
+    pub relayed: Option<oneshot::Sender<()>>,
     pub answer: Answer,
 }
 
@@ -80,19 +111,31 @@ impl Pending {
         self.deadline_us.is_some_and(|deadline_us| deadline_us <= now_us)
     }
 
-    /// Answer with this request's own rows of a batch's outputs.
-    pub fn respond(self, rows: Vec<Tensor>, timing: Timing, now_us: u64) {
-        let total_us = now_us.saturating_sub(self.enqueued_us);
-        self.model.metrics.record_success(self.reactor, total_us, timing.queue_us);
-        let response = InferResponse {
+    fn response(&mut self, outputs: Vec<Tensor>, timing: Timing, stage: Stage) -> InferResponse {
+        InferResponse {
             model: self.model.spec.name.clone(),
             version: self.model.spec.version.clone(),
-            id: self.id,
-            outputs: rows,
+            id: if stage == Stage::Part { self.id.clone() } else { self.id.take() },
+            outputs,
             parameters: Vec::new(),
             timing,
-        };
+            stage,
+        }
+    }
+
+    /// Answer with this request's own rows of a batch's outputs; with none of them, at the end of its parts.
+    pub fn respond(mut self, rows: Vec<Tensor>, timing: Timing, now_us: u64) {
+        let total_us = now_us.saturating_sub(self.enqueued_us);
+        self.model.metrics.record_success(self.reactor, total_us, timing.queue_us);
+        let stage = if self.model.spec.decoupled { Stage::End } else { Stage::Only };
+        let response = self.response(rows, timing, stage);
         self.answer.give(Ok(response));
+    }
+
+    /// Give one response of several.
+    pub fn respond_part(&mut self, outputs: Vec<Tensor>, timing: Timing) {
+        let response = self.response(outputs, timing, Stage::Part);
+        self.answer.part(response);
     }
 
     /// Answer that the deadline has passed.

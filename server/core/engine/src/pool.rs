@@ -9,8 +9,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
 
 use kingpole_values::{Error, Tensor, Timing};
+use tokio::sync::oneshot;
 
 use crate::batch::{LaneBatch, Splitter, check_outputs};
 use crate::decide::{Decision, Reason, Waiting, decide};
@@ -96,12 +98,25 @@ pub(crate) struct Dispatched {
     rows: u32,
     reason: Reason,
     started_us: u64,
+    /// For a decoupled model: closed when the request is answered, by whomever.
+    pub answered: Option<oneshot::Receiver<()>>,
 }
 
 /// The lanes of one device (or of one model with processes of its own), and who waits for them.
 pub struct Pool {
     number: usize,
     state: Mutex<PoolState>,
+}
+
+impl Dispatched {
+    fn timing(&self, request: &Pending, execute_us: u64) -> Timing {
+        Timing {
+            queue_us: self.started_us.saturating_sub(request.enqueued_us),
+            execute_us,
+            batch_rows: self.rows,
+            reason: self.reason.name(),
+        }
+    }
 }
 
 static NEXT_NUMBER: AtomicUsize = AtomicUsize::new(1);
@@ -261,10 +276,13 @@ impl Pool {
         let ended_us = clock.now_us();
         let (model, rows) = (dispatched.model.clone(), dispatched.rows);
         let result = match result {
-            Ok(LaneOutcome { outputs, execute_us }) => match check_outputs(&model.spec, outputs, rows) {
-                Ok(outputs) => Ok(LaneOutcome { outputs, execute_us }),
-                Err(error) => Err(LaneFailure::Batch(error)),
-            },
+            Ok(outcome) if model.spec.decoupled => Ok(outcome),
+            Ok(LaneOutcome { outputs, execute_us }) => {
+                match check_outputs(&model.spec, outputs, Some(rows)) {
+                    Ok(outputs) => Ok(LaneOutcome { outputs, execute_us }),
+                    Err(error) => Err(LaneFailure::Batch(error)),
+                }
+            }
             Err(failure) => Err(failure),
         };
         let mut answers: Vec<(Pending, Error)> = Vec::new();
@@ -321,19 +339,52 @@ impl Pool {
             sequences.map(|(&sequence, &rows)| (rows, state.remove(sequence))).collect()
         };
         let mut splitter = Splitter::new(&model.spec, &outcome.outputs, dispatched.rows);
-        let all: Vec<u16> = Vec::new();
         for (rows, request) in taken {
-            // Rows of a request that was answered meanwhile are stepped over.
-            let selected = request.as_ref().map_or(&all[..], |request| &request.outputs[..]);
-            let own = splitter.next(rows, selected);
+            // Rows of a request that was answered meanwhile are stepped over; the end of parts has none.
+            let selected = request.as_ref().filter(|_| !model.spec.decoupled);
+            let own = splitter.next(rows, selected.map_or(&[], |request| &request.outputs[..]));
             if let Some(request) = request {
-                let timing = Timing {
-                    queue_us: dispatched.started_us.saturating_sub(request.enqueued_us),
-                    execute_us: outcome.execute_us,
-                    batch_rows: dispatched.rows,
-                    reason: dispatched.reason.name(),
-                };
+                let timing = dispatched.timing(&request, outcome.execute_us);
                 request.respond(own, timing, ended_us);
+            }
+        }
+    }
+
+    /// Ready with whether the one request of a decoupled batch wants another part.
+    pub(crate) fn poll_ready_for_part(&self, dispatched: &Dispatched, cx: &mut Context<'_>) -> Poll<bool> {
+        let mut state = self.lock();
+        let request = dispatched.sequences.first().and_then(|sequence| state.requests.get_mut(sequence));
+        let Some(request) = request else { return Poll::Ready(false) };
+        if request.answer.is_cancelled() {
+            return Poll::Ready(false);
+        }
+        request.answer.poll_ready(cx).map(|()| true)
+    }
+
+    /// Give the one request of a decoupled batch a response. False once it wants no more: it has expired, its
+    /// client has gone, or the model has broken its word, which it was then told.
+    pub(crate) fn give_part(&self, dispatched: &Dispatched, outputs: Vec<Tensor>, now_us: u64) -> bool {
+        let [sequence] = dispatched.sequences[..] else { return false };
+        let checked = check_outputs(&dispatched.model.spec, outputs, None);
+        let mut state = self.lock();
+        let Some(request) = state.requests.get_mut(&sequence) else { return false };
+        // A client that was given something must not be given it again.
+        request.attempts = MAX_ATTEMPTS;
+        match checked {
+            Ok(outputs) => {
+                let selected =
+                    request.outputs.iter().map(|&index| outputs[usize::from(index)].clone()).collect();
+                let timing = dispatched.timing(request, 0);
+                request.respond_part(selected, timing);
+                true
+            }
+            Err(error) => {
+                let request = state.remove(sequence);
+                drop(state);
+                if let Some(request) = request {
+                    request.fail(error, now_us);
+                }
+                false
             }
         }
     }
@@ -489,7 +540,15 @@ impl PoolState {
         let pending: Vec<&Pending> = sequences.iter().filter_map(|s| self.requests.get(s)).collect();
         let batch = LaneBatch::of(&pending);
         let model = pending[0].model.clone();
+        let answered = model.spec.decoupled.then(|| {
+            let (relayed, answered) = oneshot::channel();
+            if let Some(request) = self.requests.get_mut(&sequences[0]) {
+                request.relayed = Some(relayed);
+            }
+            answered
+        });
         Some(Dispatched {
+            answered,
             lane,
             lane_index,
             handle,

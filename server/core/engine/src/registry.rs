@@ -60,7 +60,8 @@ impl Model {
     }
 
     pub(crate) fn policy(&self) -> BatchingPolicy {
-        let max_batch_size = self.spec.max_batch_size;
+        // A decoupled model answers one request at a time, as its responses say nothing of rows.
+        let max_batch_size = if self.spec.decoupled { 0 } else { self.spec.max_batch_size };
         let efficient_rows = match self.profile.lock() {
             Ok(profile) if max_batch_size > 1 => profile.efficient_rows(max_batch_size),
             _ => max_batch_size,

@@ -34,6 +34,8 @@ pub struct ModelSpec {
     pub max_batch_size: u32,
     /// The timeout of requests that name none.
     pub default_timeout_us: Option<u64>,
+    /// Whether a request is answered by any number of responses.
+    pub decoupled: bool,
     /// How long the oldest request may wait for company. 0, the default, never waits.
     pub max_queue_delay_us: u64,
     /// Free text for people.

@@ -1,6 +1,7 @@
 //! What a client sees of deadlines, batching and replacement, through the engine's front door.
 
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -8,7 +9,9 @@ use kingpole_engine::{
     Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFuture, LaneOutcome, Model,
     ModelSpec, Placement, Pool, Profile, Responder, ServerInfo, Shared, TensorSpec,
 };
-use kingpole_values::{Code, Datatype, InferRequest, InferResponse, Result, Shape, Tensor};
+use kingpole_values::{
+    Code, Datatype, InferRequest, InferResponse, Parameter, Parameters, Result, Shape, Stage, Tensor,
+};
 use tokio::sync::mpsc;
 
 fn shared() -> Arc<Shared> {
@@ -144,6 +147,197 @@ impl Lane for Echo {
             data: data.into(),
         };
         Box::pin(std::future::ready(Ok(LaneOutcome { outputs: vec![output], execute_us: 1 })))
+    }
+}
+
+/// A lane that gives each element of its input as a response of its own.
+struct OneByOne;
+
+impl Lane for OneByOne {
+    fn execute(&self, _handle: u32, mut batch: LaneBatch) -> LaneFuture {
+        let parts = batch.parts.take();
+        Box::pin(async move {
+            let parts = parts.expect("a decoupled model's batch has a listener");
+            for &value in &batch.inputs[0].pieces[0] {
+                let shape = Shape::new(&[1]);
+                let data = Bytes::copy_from_slice(&[value]);
+                let part = Tensor { name: "y".into(), datatype: Datatype::Uint8, shape, data };
+                if parts.send(vec![part]).await.is_err() {
+                    break;
+                }
+            }
+            Ok(LaneOutcome { outputs: vec![], execute_us: 1 })
+        })
+    }
+}
+
+/// Takes responses one by one; `None` is the permit to take another.
+struct Stream {
+    responses: mpsc::UnboundedSender<Result<InferResponse>>,
+    permits: mpsc::UnboundedReceiver<()>,
+    given: Arc<Mutex<usize>>,
+}
+
+impl Responder for Stream {
+    fn answer(self: Box<Self>, result: Result<InferResponse>) {
+        let _ = self.responses.send(result);
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        self.responses.is_closed()
+    }
+
+    fn takes_parts(&self) -> bool {
+        true
+    }
+
+    fn part(&mut self, response: InferResponse) {
+        *self.given.lock().unwrap() += 1;
+        let _ = self.responses.send(Ok(response));
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.permits.poll_recv(cx).map(|_| ())
+    }
+}
+
+fn publish_decoupled(shared: &Shared) -> Arc<Pool> {
+    let pool = Pool::new(1);
+    let spec = ModelSpec { decoupled: true, ..specification("m", "1") };
+    let placement = Placement::Lanes(pool.clone(), 1);
+    shared.publish(Model::new(spec, placement, Profile::default(), 1).0);
+    pool.attach(0, Arc::new(OneByOne));
+    pool
+}
+
+type Asked = (mpsc::UnboundedReceiver<Result<InferResponse>>, mpsc::UnboundedSender<()>, Arc<Mutex<usize>>);
+
+fn ask_for_parts(engine: &Engine, values: &[u8], timeout_us: Option<u64>) -> Asked {
+    let ((responses, received), (permit, permits)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    let input = Tensor {
+        name: "x".into(),
+        datatype: Datatype::Uint8,
+        shape: Shape::new(&[i64::try_from(values.len()).unwrap()]),
+        data: Bytes::copy_from_slice(values),
+    };
+    let request =
+        InferRequest { model: "m".into(), inputs: vec![input], timeout_us, ..InferRequest::default() };
+    let given = Arc::default();
+    let stream = Stream { responses, permits, given: Arc::clone(&given) };
+    engine.infer(request, Instant::now(), Box::new(stream));
+    (received, permit, given)
+}
+
+#[test]
+fn a_decoupled_model_gives_its_responses_one_by_one_and_then_the_end() {
+    on_a_reactor(async |shared, engine| {
+        publish_decoupled(&shared);
+        let (mut received, permit, _) = ask_for_parts(&engine, &[5, 6, 7], None);
+        drop(permit);
+        for value in 5..8 {
+            let response = received.recv().await.unwrap().unwrap();
+            assert_eq!((response.stage, &response.outputs[0].data[..]), (Stage::Part, &[value][..]));
+        }
+        let end = received.recv().await.unwrap().unwrap();
+        assert_eq!((end.stage, end.outputs.len()), (Stage::End, 0));
+        assert!(received.recv().await.is_none(), "nothing follows the end");
+        assert_eq!(shared.in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_decoupled_model_waits_for_a_client_that_takes_its_time() {
+    on_a_reactor(async |shared, engine| {
+        publish_decoupled(&shared);
+        let (mut received, permit, given) = ask_for_parts(&engine, &[1; 8], None);
+        for taken in 1..4 {
+            permit.send(()).unwrap();
+            received.recv().await.unwrap().unwrap();
+            for _ in 0..50 {
+                tokio::task::yield_now().await;
+            }
+            assert_eq!(*given.lock().unwrap(), taken, "no more than it was ready for");
+        }
+    });
+}
+
+#[test]
+fn a_client_that_leaves_or_a_deadline_ends_a_decoupled_batch() {
+    on_a_reactor(async |shared, engine| {
+        publish_decoupled(&shared);
+        let (received, permit, _) = ask_for_parts(&engine, &[1; 8], None);
+        drop(received);
+        drop(permit);
+        let (mut received, permit, _) = ask_for_parts(&engine, &[2; 8], Some(20_000));
+        permit.send(()).unwrap();
+        assert_eq!(received.recv().await.unwrap().unwrap().outputs[0].data[..], [2]);
+        assert_eq!(received.recv().await.unwrap().unwrap_err().code, Code::DeadlineExceeded);
+        drop(permit);
+        let (mut received, _, _) = ask_for_parts(&engine, &[3], None);
+        assert_eq!(
+            received.recv().await.unwrap().unwrap().outputs[0].data[..],
+            [3],
+            "the lane is free again"
+        );
+        while received.recv().await.is_some() {}
+        assert_eq!(shared.in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_call_for_one_response_is_told_that_a_decoupled_model_gives_several() {
+    on_a_reactor(async |shared, engine| {
+        publish_decoupled(&shared);
+        let error = ask(&engine, "m", &[1], None).try_recv().unwrap().unwrap_err();
+        assert_eq!(error.code, Code::Unimplemented);
+        assert!(error.message.contains("any number of responses"), "{error}");
+    });
+}
+
+#[test]
+fn parameters_count_in_the_queue_and_travel_with_their_rows() {
+    on_a_reactor(async |shared, engine| {
+        let pool = Pool::new(1);
+        let placement = Placement::Lanes(pool.clone(), 1);
+        shared.publish(Model::new(specification("m", "1"), placement, Profile::default(), 1).0);
+        let mut asked = Vec::new();
+        for (value, text) in [(1, ""), (2, "two"), (3, &*"x".repeat(100))] {
+            let (responses, receiver) = mpsc::unbounded_channel();
+            let input = Tensor {
+                name: "x".into(),
+                datatype: Datatype::Uint8,
+                shape: Shape::new(&[1]),
+                data: vec![value].into(),
+            };
+            let parameters = match text {
+                "" => vec![],
+                text => vec![("p".into(), Parameter::String(text.to_owned().into()))],
+            };
+            let request =
+                InferRequest { model: "m".into(), inputs: vec![input], parameters, ..Default::default() };
+            engine.infer(request, Instant::now(), Box::new(Channel(responses)));
+            asked.push(receiver);
+        }
+        let error = asked[2].try_recv().unwrap().unwrap_err();
+        assert_eq!(error.code, Code::ResourceExhausted, "its text alone is longer than the queue: {error}");
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        pool.attach(0, Arc::new(Watching(Arc::clone(&seen))));
+        shared.wake();
+        for answer in &mut asked[..2] {
+            answer.recv().await.unwrap().unwrap();
+        }
+        let two = vec![("p".into(), Parameter::String("two".into()))];
+        assert_eq!(*seen.lock().unwrap(), [vec![vec![], two]]);
+    });
+}
+
+/// A lane that echoes and remembers the parameters.
+struct Watching(Arc<Mutex<Vec<Vec<Parameters>>>>);
+
+impl Lane for Watching {
+    fn execute(&self, handle: u32, batch: LaneBatch) -> LaneFuture {
+        self.0.lock().unwrap().push(batch.parameters.clone());
+        Echo.execute(handle, batch)
     }
 }
 

@@ -159,7 +159,7 @@ class Worker:
         self.done(said, outputs)
 
     def mode_parameters(self, said: dict[str, Any], arena: mmap.mmap) -> None:
-        message = repr(sorted(said["parameters"].items()))
+        message = repr(sorted(said["parameters"][0].items()))
         self.send(
             {"type": "error", "sequence": said["sequence"], "code": "INVALID_ARGUMENT", "message": message}
         )

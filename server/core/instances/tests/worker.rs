@@ -41,7 +41,7 @@ async fn errors_and_parameters_travel() {
     assert_eq!((error.code, &*error.message), (Code::FailedPrecondition, "no"));
     worker.load(2, "parameters").await.expect("loads");
     let parameters = vec![("a".into(), Parameter::Int64(-5)), ("b".into(), Parameter::String("text".into()))];
-    let request = ExecuteRequest { parameters, ..batch(2, &[b"x"]) };
+    let request = ExecuteRequest { parameters: vec![parameters], ..batch(2, &[b"x"]) };
     let error = within(worker.connection.execute(&request)).await.unwrap_err();
     assert_eq!((error.code, &*error.message), (Code::InvalidArgument, "[('a', -5), ('b', 'text')]"));
     let mut wrong = batch(2, &[b"x"]);

@@ -6,10 +6,10 @@
 use std::sync::Arc;
 
 use kingpole_values::{Error, Result};
-use tokio::sync::oneshot;
+use tokio::sync::{mpsc, oneshot};
 
 use super::channel::{AsyncChannel, Channel};
-use super::layout::{ExecuteRequest, Executed, lay_out};
+use super::layout::{ExecuteRequest, Executed, Part, lay_out};
 use super::protocol::{LoadRequest, Loaded, ParameterMap, Ready, ToWorker};
 use super::replies;
 use super::shared::{Batch, Closing, Shared};
@@ -96,6 +96,22 @@ impl Connection {
     ///
     /// Dropping the future does not stop the worker, and its arena stays reserved until it is done.
     pub async fn execute(&self, request: &ExecuteRequest) -> Result<Executed> {
+        let (_, executed) = self.begin(request, None)?;
+        executed.await.unwrap_or_else(|_| Err(self.shared.went_away()))
+    }
+
+    /// Execute a batch of a model that gives several responses.
+    pub fn execute_in_parts(&self, request: &ExecuteRequest) -> Result<Parts> {
+        let (sender, arriving) = mpsc::unbounded_channel();
+        let (sequence, executed) = self.begin(request, Some(sender))?;
+        Ok(Parts { shared: Arc::clone(&self.shared), sequence, arriving, executed, ended: false })
+    }
+
+    fn begin(
+        &self,
+        request: &ExecuteRequest,
+        parts: Option<mpsc::UnboundedSender<Result<Part>>>,
+    ) -> Result<(u64, oneshot::Receiver<Result<Executed>>)> {
         let mut layout = lay_out(&self.shared.pool, request)?;
         let number = layout.arena.number();
         let (reply, executed) = oneshot::channel();
@@ -116,15 +132,15 @@ impl Connection {
             rows: request.rows,
             request_rows: &request.request_rows,
             free: (layout.free.0 as u64, layout.free.1 as u64),
-            parameters: ParameterMap(&request.parameters),
+            parameters: request.parameters.iter().map(ParameterMap).collect(),
         }
         .encode()?;
         let is_new = layout.arena.is_new();
         let arena = Arc::new(layout.arena);
         let sent = is_new.then(|| Arc::clone(&arena));
-        self.shared.open_state()?.batches.insert(sequence, Batch { arena, reply });
+        self.shared.open_state()?.batches.insert(sequence, Batch { arena, reply, parts });
         self.shared.send(packet, sent);
-        executed.await.unwrap_or_else(|_| Err(self.shared.went_away()))
+        Ok((sequence, executed))
     }
 
     /// Ask the worker to finish what it has and exit.
@@ -144,5 +160,52 @@ impl Connection {
     /// Why the conversation ended, if it has.
     pub fn closed(&self) -> Option<Error> {
         self.shared.state().closed.clone()
+    }
+}
+
+/// The responses of one batch, as they come. Dropped before the end, it tells the worker that nobody wants the rest.
+pub struct Parts {
+    shared: Arc<Shared>,
+    sequence: u64,
+    arriving: mpsc::UnboundedReceiver<Result<Part>>,
+    executed: oneshot::Receiver<Result<Executed>>,
+    ended: bool,
+}
+
+impl Parts {
+    /// The next response; `None` after the last. The worker waits while several are held.
+    pub async fn next(&mut self) -> Result<Option<Part>> {
+        match self.arriving.recv().await {
+            Some(part) => part.map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// How the batch ended, to be asked after its last part.
+    pub async fn ended(mut self) -> Result<Executed> {
+        self.ended = true;
+        (&mut self.executed).await.unwrap_or_else(|_| Err(self.shared.went_away()))
+    }
+
+    /// Say that nobody wants the rest, and wait for the worker to stop.
+    pub async fn cancel(mut self) -> Result<Executed> {
+        self.stop();
+        self.arriving.close();
+        while self.arriving.recv().await.is_some() {}
+        self.ended().await
+    }
+
+    fn stop(&mut self) {
+        if !std::mem::replace(&mut self.ended, true)
+            && let Ok(packet) = (ToWorker::Cancel { sequence: self.sequence }).encode()
+        {
+            self.shared.send(packet, None);
+        }
+    }
+}
+
+impl Drop for Parts {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

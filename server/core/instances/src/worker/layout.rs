@@ -6,6 +6,7 @@ use bytes::Bytes;
 use kingpole_values::{ByteString, Datatype, Error, Parameters, Result, Shape, Tensor};
 
 use super::arena::{ALIGNMENT_BYTES, ArenaPool, PooledArena};
+use super::shared::Lent;
 
 /// An input of a batch, as it came: one piece per request.
 #[derive(Clone, Debug)]
@@ -40,8 +41,8 @@ pub struct ExecuteRequest {
     pub request_rows: Vec<u32>,
     /// Bytes that the outputs are thought to take. Too few costs the worker an arena of its own.
     pub output_bytes: usize,
-    /// Parameters, for a batch of one request whose model takes them.
-    pub parameters: Parameters,
+    /// Parameters of each request; empty if none has any.
+    pub parameters: Vec<Parameters>,
 }
 
 /// A batch that was executed.
@@ -53,6 +54,15 @@ pub struct Executed {
     pub execute_us: u64,
     /// Bytes of all outputs: what the next batch's `output_bytes` may be learned from.
     pub output_bytes: usize,
+}
+
+/// One of a batch's several responses.
+#[derive(Debug)]
+pub struct Part {
+    /// Its outputs; small ones were copied, others are views of the worker's memory.
+    pub outputs: Vec<Tensor>,
+    /// The worker may use its memory again, and go on, when this is dropped.
+    pub(super) _memory: Arc<Lent>,
 }
 
 /// Where the parts of a batch lie.

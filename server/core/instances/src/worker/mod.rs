@@ -14,7 +14,7 @@ mod replies;
 mod shared;
 mod watched;
 
-pub use connection::Connection;
-pub use layout::{BatchInput, ExecuteRequest, Executed};
+pub use connection::{Connection, Parts};
+pub use layout::{BatchInput, ExecuteRequest, Executed, Part};
 pub use process::WorkerProcess;
 pub use protocol::{LoadRequest, Loaded, Ready};

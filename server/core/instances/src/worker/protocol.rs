@@ -31,7 +31,11 @@ pub enum ToWorker<'a> {
         rows: u32,
         request_rows: &'a [u32],
         free: (u64, u64),
-        parameters: ParameterMap<'a>,
+        parameters: Vec<ParameterMap<'a>>,
+    },
+    /// Nobody wants the rest of a batch's parts any more.
+    Cancel {
+        sequence: u64,
     },
     Unload {
         handle: u32,
@@ -116,6 +120,9 @@ pub struct Loaded {
     /// Rows that fit in a batch, where the model says so; 0 if it does not batch.
     #[serde(default)]
     pub max_batch_size: Option<u32>,
+    /// Whether it answers a request with any number of responses.
+    #[serde(default)]
+    pub decoupled: bool,
     /// What the model is for.
     #[serde(default)]
     pub description: String,
@@ -131,10 +138,31 @@ pub struct Loaded {
 pub enum FromWorker {
     Ready(Ready),
     Loaded(Loaded),
-    Failed { handle: u32, code: String, message: String },
-    Done { sequence: u64, arena: u32, outputs: Vec<TensorRow<String>>, execute_us: u64 },
-    Error { sequence: u64, code: String, message: String },
-    Unloaded { handle: u32 },
+    Failed {
+        handle: u32,
+        code: String,
+        message: String,
+    },
+    /// One of several responses; `Done` or `Error` still follows.
+    Part {
+        sequence: u64,
+        arena: u32,
+        outputs: Vec<TensorRow<String>>,
+    },
+    Done {
+        sequence: u64,
+        arena: u32,
+        outputs: Vec<TensorRow<String>>,
+        execute_us: u64,
+    },
+    Error {
+        sequence: u64,
+        code: String,
+        message: String,
+    },
+    Unloaded {
+        handle: u32,
+    },
 }
 
 impl FromWorker {

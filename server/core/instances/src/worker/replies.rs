@@ -12,7 +12,7 @@ use kingpole_values::{Error, Result, Tensor};
 
 use super::arena::{self, Arena, PooledArena};
 use super::channel::{AsyncChannel, MAX_PACKET_BYTES};
-use super::layout::Executed;
+use super::layout::{Executed, Part};
 use super::protocol::{CheckedOutput, FromWorker, TensorRow, check_output, worker_error};
 use super::shared::{Lent, Shared, WorkerArena};
 
@@ -65,6 +65,14 @@ fn dispatch(shared: &Arc<Shared>, said: FromWorker, fd: Option<OwnedFd>) -> Resu
             let batch = batch.ok_or_else(|| unasked("failed a batch"))?;
             drop(batch.arena);
             let _ = batch.reply.send(Err(worker_error(&code, message)));
+        }
+        FromWorker::Part { sequence, arena, outputs } => {
+            let parts = shared.state().batches.get(&sequence).and_then(|batch| batch.parts.clone());
+            let parts = parts.ok_or_else(|| unasked("gave a part of a batch"))?;
+            let part = borrow(shared, arena, fd)
+                .and_then(|memory| Ok(Part { outputs: read(&memory, outputs)?, _memory: memory }));
+            // Nobody wants it any more: the worker has been told, or will be.
+            let _ = parts.send(part);
         }
         FromWorker::Done { sequence, arena, outputs, execute_us } => {
             let batch = shared.state().batches.remove(&sequence);

@@ -6,13 +6,14 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use kingpole_values::{Error, Result};
-use tokio::sync::{Notify, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::arena::{Arena, ArenaPool, PooledArena};
 use super::channel::{AsyncChannel, Channel};
-use super::layout::Executed;
+use super::layout::{Executed, Part};
 use super::protocol::{Loaded, Ready, ToWorker};
 
+/// All that both ends of a conversation know.
 pub(super) struct Shared {
     pub channel: Arc<Channel>,
     /// For example `worker process 71 for digits`.
@@ -40,6 +41,8 @@ pub(super) struct State {
 pub(super) struct Batch {
     pub arena: Arc<PooledArena>,
     pub reply: oneshot::Sender<Result<Executed>>,
+    /// Where its parts go, for a model that gives several responses.
+    pub parts: Option<mpsc::UnboundedSender<Result<Part>>>,
 }
 
 pub(super) struct WorkerArena {
@@ -48,6 +51,7 @@ pub(super) struct WorkerArena {
 }
 
 /// A worker's arena while we read it; the worker may use it again when this is dropped.
+#[derive(Debug)]
 pub(super) struct Lent {
     pub arena: Arc<Arena>,
     pub number: u32,
@@ -76,6 +80,12 @@ struct Outgoing {
 impl Outgoing {
     fn try_send(&self, channel: &Channel) -> io::Result<()> {
         channel.try_send(&self.packet, self.arena.as_ref().map(|arena| (**arena).as_ref().as_fd()))
+    }
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(&self.name)
     }
 }
 
