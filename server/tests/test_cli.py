@@ -57,6 +57,17 @@ def test_several_addresses_may_be_given_in_the_environment() -> None:
     assert made["listen"] == ["127.0.0.1:1", "unix:/x"]
 
 
+def test_what_the_machine_decides_is_printed_with_its_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["serve", str(tmp_path), "--print-config"]) == SUCCESS
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("buffer_bytes"))
+    assert int(line.split()[2]) >= 1 << 20
+    assert line.endswith("MiB of memory")
+    assert main(["serve", str(tmp_path), "--print-config", "--buffer-bytes", "12345678"]) == SUCCESS
+    assert "12345678  # flag --buffer-bytes" in capsys.readouterr().out
+
+
 def test_inspect_prints_and_writes_what_was_inferred(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

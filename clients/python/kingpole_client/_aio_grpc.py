@@ -83,15 +83,20 @@ class AsyncGrpcTransport:
                 self._channel = grpc.aio.insecure_channel(authority, options)
         return self._channel
 
-    async def ask(self, make: Callable[[int], Buffers]) -> Answer:
+    async def ask(self, make: Callable[[int], Buffers], *, is_request: bool = False) -> Answer:
         """Send a request and wait for its answer; a cancelled wait cancels the request."""
         channel = self._opened()
         if self._stream is None or self._stream.exchanges.failure is not None:
             self._stream = _AsyncGrpcStream(channel, self._address, self._token, self._limit)
         stream = self._stream
-        exchange, future = stream.exchanges.begin()
+        exchange, future = await stream.exchanges.begin(is_request=is_request)
         try:
-            stream.requests.put_nowait(b"".join(make(exchange)))
+            message = b"".join(make(exchange))
+        except BaseException:
+            stream.exchanges.withdraw(exchange)
+            raise
+        try:
+            stream.requests.put_nowait(message)
             return await future
         finally:
             if stream.exchanges.give_up(exchange) and future.cancelled():

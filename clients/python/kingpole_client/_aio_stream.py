@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from kingpole_client._address import Address
+from kingpole_client._exchanges import Ledger
 from kingpole_client._frame import Frame, FrameAssembler
 from kingpole_client._messages import Answer, Buffers, decode_answer, encode_cancel, exchange_of
 from kingpole_client._socket import CONNECT_TIMEOUT_SECONDS
@@ -21,17 +22,31 @@ class AsyncExchanges:
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
+        self._ledger = Ledger()
+        self._credit = asyncio.Semaphore(1)
         self._last = 0
         self.failure: KingpoleError | None = None
 
-    def begin(self) -> tuple[int, asyncio.Future[Answer]]:
-        """Take the next number."""
+    async def begin(self, *, is_request: bool) -> tuple[int, asyncio.Future[Answer]]:
+        """Take the next number; for a request, once the server allows one more."""
+        if is_request:
+            await self._credit.acquire()
         if self.failure is not None:
+            # Whoever waits for credit next has to learn of it too.
+            self._credit.release()
             raise type(self.failure)(self.failure.message)
         self._last += 1
+        if not is_request:
+            self._ledger.ask(self._last)
         future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[self._last] = future
         return self._last, future
+
+    def withdraw(self, exchange: int) -> None:
+        """Forget an exchange that the server was not told of."""
+        self._waiting.pop(exchange, None)
+        if self._ledger.returned(exchange, True):
+            self._credit.release()
 
     def give_up(self, exchange: int) -> bool:
         """Forget an exchange; returns whether it was still waiting."""
@@ -44,6 +59,8 @@ class AsyncExchanges:
             answer = decode_answer(frame)
         except KingpoleError as error:
             answer = error
+        for _ in range(self._ledger.returned(exchange, answer)):
+            self._credit.release()
         if isinstance(answer, Credit):
             return
         future = self._waiting.pop(exchange, None)
@@ -58,6 +75,7 @@ class AsyncExchanges:
         if self.failure is None:
             self.failure = error
         waiting, self._waiting = self._waiting, {}
+        self._credit.release()
         for future in waiting.values():
             if not future.done():
                 future.set_result(type(error)(error.message))
@@ -120,13 +138,17 @@ class AsyncStreamTransport:
         self._stream: _StreamProtocol | None = None
         self._closed = False
 
-    async def ask(self, make: Callable[[int], Buffers]) -> Answer:
+    async def ask(self, make: Callable[[int], Buffers], *, is_request: bool = False) -> Answer:
         """Send a request and wait for its answer; a cancelled wait cancels the request."""
         stream = await self._opened()
-        await stream.writable.wait()
-        exchange, future = stream.exchanges.begin()
+        exchange, future = await stream.exchanges.begin(is_request=is_request)
         try:
+            await stream.writable.wait()
             buffers = make(exchange)
+        except BaseException:
+            stream.exchanges.withdraw(exchange)
+            raise
+        try:
             assert stream.transport is not None
             stream.transport.writelines(buffers)
             return await future

@@ -1,6 +1,7 @@
 """Requests on a stream that wait for their answers. Knows no socket.
 
 Every exchange begun is answered exactly once: by its frame, by the end of its stream, or by being given up.
+No more requests are open than the server has granted: one, and what its Credit messages say.
 """
 
 from __future__ import annotations
@@ -19,6 +20,30 @@ from kingpole_client.errors import DeadlineExceeded, KingpoleError
 
 T = TypeVar("T")
 
+# One grant of more than this is cut to it: no stream has that many requests open.
+_MOST_GRANTED = 1 << 16
+
+
+class Ledger:
+    """Which exchanges gave or give credit back. Not for use from several threads at once."""
+
+    def __init__(self) -> None:
+        self._questions: set[int] = set()
+
+    def ask(self, exchange: int) -> None:
+        """Note an exchange that took no credit."""
+        self._questions.add(exchange)
+
+    def returned(self, exchange: int, answer: Answer) -> int:
+        """Return how many requests an answer allows beyond those allowed before."""
+        if isinstance(answer, Credit):
+            return min(answer.requests, _MOST_GRANTED)
+        if exchange in self._questions:
+            self._questions.remove(exchange)
+            return 0
+        # The answer of a request that was given up counts as well.
+        return int(exchange != 0)
+
 
 class Exchanges:
     """The exchanges of one stream, by number."""
@@ -26,22 +51,39 @@ class Exchanges:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Answer]] = {}
+        self._ledger = Ledger()
+        self._credit = threading.Semaphore(1)
         self._last = 0
         self._failure: KingpoleError | None = None
 
-    def begin(self) -> tuple[int, Future[Answer]]:
-        """Take the next number.
+    def begin(self, deadline_us: int | None, *, is_request: bool) -> tuple[int, Future[Answer]]:
+        """Take the next number; for a request, once the server allows one more.
 
         Raises:
+            DeadlineExceeded: The server did not allow it in time.
             KingpoleError: The stream has ended.
         """
+        if is_request and not self._credit.acquire(timeout=seconds_left(deadline_us)):
+            raise DeadlineExceeded("the server answered none of the requests before this one in time")
         with self._lock:
             if self._failure is not None:
-                raise self._failure
+                # Whoever waits for credit next has to learn of it too.
+                self._credit.release()
+                raise type(self._failure)(self._failure.message)
             self._last += 1
+            if not is_request:
+                self._ledger.ask(self._last)
             future: Future[Answer] = Future()
             self._waiting[self._last] = future
             return self._last, future
+
+    def withdraw(self, exchange: int) -> None:
+        """Forget an exchange that the server was not told of."""
+        with self._lock:
+            self._waiting.pop(exchange, None)
+            returned = self._ledger.returned(exchange, True)
+        if returned:
+            self._credit.release()
 
     def give_up(self, exchange: int) -> bool:
         """Forget an exchange; returns whether it was still waiting."""
@@ -59,10 +101,11 @@ class Exchanges:
             answer = decode_answer(frame)
         except KingpoleError as error:
             answer = error
-        if isinstance(answer, Credit):
-            return
         with self._lock:
-            future = self._waiting.pop(exchange, None)
+            returned = self._ledger.returned(exchange, answer)
+            future = None if isinstance(answer, Credit) else self._waiting.pop(exchange, None)
+        if returned:
+            self._credit.release(returned)
         if future is not None:
             _resolve(future, answer)
         elif exchange == 0 and isinstance(answer, KingpoleError):
@@ -75,6 +118,7 @@ class Exchanges:
             if self._failure is None:
                 self._failure = error
             waiting, self._waiting = self._waiting, {}
+        self._credit.release()
         for future in waiting.values():
             _resolve(future, type(error)(error.message))
 

@@ -59,15 +59,17 @@ class GrpcStream:
         """True once nothing more can be asked here."""
         return self._exchanges.failed
 
-    def start(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Begun:
+    def start(
+        self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
+    ) -> Begun:
         """Send a request; returns its future and how to give it up."""
-        exchange, future = self._exchanges.begin()
+        exchange, future = self._exchanges.begin(deadline_us, is_request=is_request)
         try:
             message = b"".join(make(exchange))
             if deadline_us is not None and now_us() >= deadline_us:
                 raise DeadlineExceeded("the timeout passed before the request was sent")
         except BaseException:
-            self._exchanges.give_up(exchange)
+            self._exchanges.withdraw(exchange)
             raise
         self._requests.put(message)
         return future, lambda: self._cancel(exchange)
@@ -110,7 +112,9 @@ class GrpcTransport:
         self._stream: GrpcStream | None = None
         self._closed = False
 
-    def start(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Begun:
+    def start(
+        self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
+    ) -> Begun:
         """Send a request on the stream."""
         with self._lock:
             if self._closed:
@@ -118,7 +122,7 @@ class GrpcTransport:
             if self._stream is None or self._stream.failed:
                 self._stream = GrpcStream(self._channel, self._address, self._token, self._limit)
             stream = self._stream
-        return stream.start(make, deadline_us)
+        return stream.start(make, deadline_us, is_request=is_request)
 
     def models(self, deadline_us: int | None) -> list[ModelState]:
         """Ask for the repository's index."""

@@ -36,17 +36,18 @@ class StreamConnection:
         """True once nothing more can be asked here."""
         return self._exchanges.failed
 
-    def start(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Begun:
+    def start(
+        self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
+    ) -> Begun:
         """Send a request; returns its future and how to give it up."""
-        exchange, future = self._exchanges.begin()
+        exchange, future = self._exchanges.begin(deadline_us, is_request=is_request)
         try:
             buffers = make(exchange)
+            if deadline_us is not None and now_us() >= deadline_us:
+                raise DeadlineExceeded("the timeout passed before the request was sent")
         except BaseException:
-            self._exchanges.give_up(exchange)
+            self._exchanges.withdraw(exchange)
             raise
-        if deadline_us is not None and now_us() >= deadline_us:
-            self._exchanges.give_up(exchange)
-            raise DeadlineExceeded("the timeout passed before the request was sent")
         self._send(buffers, deadline_us)
         return future, lambda: self._cancel(exchange)
 
@@ -108,7 +109,9 @@ class StreamTransport:
         self._connection: StreamConnection | None = None
         self._closed = False
 
-    def start(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Begun:
+    def start(
+        self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
+    ) -> Begun:
         """Send a request on the stream."""
         with self._lock:
             if self._closed:
@@ -117,7 +120,7 @@ class StreamTransport:
                 opened = open_socket(self._address, deadline_us, self._tls)
                 self._connection = StreamConnection(opened, str(self._address), self._limit)
             connection = self._connection
-        return connection.start(make, deadline_us)
+        return connection.start(make, deadline_us, is_request=is_request)
 
     def close(self) -> None:
         """End the stream; what waits is answered `Cancelled`."""

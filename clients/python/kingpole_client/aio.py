@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 class AsyncTransport(Protocol):
     """What carries frames on a stream."""
 
-    async def ask(self, make: Callable[[int], Buffers]) -> Answer:
+    async def ask(self, make: Callable[[int], Buffers], *, is_request: bool = False) -> Answer:
         """Send a request and wait for its answer; a cancelled wait cancels the request."""
         ...
 
@@ -108,7 +108,8 @@ class AsyncClient:
             model, inputs, outputs=outputs, version=version, id=id, parameters=parameters,
             timeout_us=self._timeout_us if timeout_us is None else timeout_us, priority=priority,
         )  # fmt: skip
-        return expect(await self._ask(request.buffers, wait_deadline_us(request.timeout_us)), InferResponse)
+        deadline_us = wait_deadline_us(request.timeout_us)
+        return expect(await self._ask(request.buffers, deadline_us, is_request=True), InferResponse)
 
     async def infer_many(
         self, model: str, requests: Iterable[Mapping[str, Any]], *, in_flight: int = 64, **options: Any
@@ -176,11 +177,13 @@ class AsyncClient:
             return await self._grpc.models(now_us() + ASK_TIMEOUT_US)
         return _rest.read_models(*await self._rest(_rest.ask_models()))
 
-    async def _ask(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Answer:
+    async def _ask(
+        self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
+    ) -> Answer:
         left = seconds_left(deadline_us)
         try:
             if self._frames is not None:
-                return await asyncio.wait_for(self._frames.ask(make), left)
+                return await asyncio.wait_for(self._frames.ask(make, is_request=is_request), left)
             asking = self._http.exchange("POST", INFER_PATH, MEDIA_TYPE, make(1))
             answer = await asyncio.wait_for(asking, left)
         except asyncio.TimeoutError:

@@ -32,7 +32,9 @@ ASK_TIMEOUT_US = 10_000_000
 class Transport(Protocol):
     """What carries frames on a stream."""
 
-    def start(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Begun:
+    def start(
+        self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
+    ) -> Begun:
         """Send a request; returns its future and how to give it up."""
         ...
 
@@ -174,7 +176,8 @@ class Client:
             KingpoleError: A subclass by code, with the server's text.
         """
         request = self._request(model, inputs, outputs, version, id, parameters, timeout_us, priority)
-        return expect(self._ask(request.buffers, wait_deadline_us(request.timeout_us)), InferResponse)
+        deadline_us = wait_deadline_us(request.timeout_us)
+        return expect(self._ask(request.buffers, deadline_us, is_request=True), InferResponse)
 
     def submit(
         self,
@@ -284,11 +287,13 @@ class Client:
             timeout_us=timeout_us, priority=priority,
         )  # fmt: skip
 
-    def _ask(self, make: Callable[[int], Buffers], deadline_us: int | None) -> Answer:
+    def _ask(
+        self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
+    ) -> Answer:
         if self._frames is None:
             answer = self._http.exchange("POST", INFER_PATH, MEDIA_TYPE, make(1), deadline_us)
             return read_infer_answer(answer, self._limit)
-        future, give_up = self._frames.start(make, deadline_us)
+        future, give_up = self._frames.start(make, deadline_us, is_request=is_request)
         return Pending[Answer](future, lambda answer: answer, deadline_us, give_up).result()
 
     def _ask_frame(self, make: Callable[[int], Buffers]) -> Answer:
@@ -297,7 +302,7 @@ class Client:
     def _submit(self, request: InferRequest) -> Pending[InferResponse]:
         deadline_us = wait_deadline_us(request.timeout_us)
         if self._frames is not None:
-            future, give_up = self._frames.start(request.buffers, deadline_us)
+            future, give_up = self._frames.start(request.buffers, deadline_us, is_request=True)
         else:
             with self._lock:
                 if self._executor is None:

@@ -67,6 +67,13 @@ def encode_response(request: Table, payloads: list[memoryview], exchange: int) -
     return _finish(builder, fb.Message.Response, fb.ResponseEnd(builder), exchange, payloads)
 
 
+def encode_credit(requests: int) -> bytes:
+    builder = flatbuffers.Builder(64)
+    fb.CreditStart(builder)
+    fb.CreditAddRequests(builder, requests)
+    return _finish(builder, fb.Message.Credit, fb.CreditEnd(builder), 0)
+
+
 def encode_ready(ready: bool, exchange: int) -> bytes:
     builder = flatbuffers.Builder(64)
     fb.ReadyStart(builder)
@@ -88,6 +95,8 @@ class FrameAnswers:
 
     url = ""
     token: str | None = None
+    # Requests a stream may have open beyond the first.
+    credit = 1023
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -105,7 +114,8 @@ class FrameAnswers:
         if kind == fb.Message.Cancel:
             self.cancels.append(exchange)
             self.cancelled.set()
-            return None
+            # Only what is never answered is cancelled here.
+            return encode_credit(1)
         if kind in answers:
             return answers[kind]()
         model = message.string(0) or ""
@@ -174,6 +184,8 @@ class FrameServer(FrameAnswers):
     def _serve_frames(self, connection: socket.socket) -> None:
         assembler = FrameAssembler()
         late: list[bytes] = []
+        if self.credit:
+            connection.sendall(encode_credit(self.credit))
         while piece := connection.recv(1 << 16):
             for frame in assembler.feed(memoryview(piece)):
                 answer = self.answer(frame)

@@ -106,6 +106,72 @@ def test_giving_up_cancels_at_the_server(server, monkeypatch):
 
 
 @streams
+def test_no_more_is_open_than_was_granted(server, monkeypatch):
+    monkeypatch.setattr(_clock, "GRACE_US", 1000)
+    server.credit = 2
+    with kingpole_client.connect(server.url) as client:
+        silent = [client.submit("silent", {"x": X}) for _ in range(3)]
+        with pytest.raises(kingpole_client.DeadlineExceeded, match="none of the requests before"):
+            client.submit("m", {"x": X}, timeout_us=20_000)
+        assert client.ready(), "questions need no credit"
+        assert server.requests == ["silent"] * 3
+        waited = threading.Thread(target=client.infer, args=("m", {"x": X}))
+        waited.start()
+        assert silent[0].cancel()
+        waited.join(10)
+        assert not waited.is_alive(), "what was given up gave its credit back"
+        responses = client.infer_many("m", ({"x": np.array([i])} for i in range(100)), in_flight=16)
+        assert [int(response["x"][0]) for response in responses] == list(range(100))
+        # What is refused here before it is sent costs nothing.
+        for _ in range(5):
+            with pytest.raises(kingpole_client.InvalidArgument):
+                client.infer("m", {"x": X}, parameters={"much": 1 << 64})
+        client.infer("m", {"x": X}, timeout_us=9_000_000)
+
+
+@streams
+def test_the_end_of_a_stream_ends_the_wait_for_credit(server):
+    server.credit = 0
+    with kingpole_client.connect(server.url) as client:
+        silent = client.submit("silent", {"x": X})
+        assert server.asked.wait(10)
+        with ThreadPoolExecutor(3) as threads:
+            waiting = [threads.submit(client.infer, "m", {"x": X}, timeout_us=20_000_000) for _ in range(3)]
+            while sum(not each.running() for each in waiting):
+                pass
+            server.drop()
+            for each in waiting:
+                with pytest.raises(kingpole_client.Unavailable):
+                    each.result(10)
+        with pytest.raises(kingpole_client.Unavailable):
+            silent.result()
+
+
+@streams
+def test_the_async_client_opens_no_more_than_was_granted(server, monkeypatch):
+    monkeypatch.setattr(_clock, "GRACE_US", 1000)
+    server.credit = 2
+
+    async def ask() -> None:
+        async with await kingpole_client.aconnect(server.url) as client:
+            waiting = [asyncio.ensure_future(client.infer("silent", {"x": X})) for _ in range(3)]
+            await asyncio.sleep(0)
+            with pytest.raises(kingpole_client.DeadlineExceeded):
+                await client.infer("m", {"x": X}, timeout_us=20_000)
+            assert await client.ready(), "questions need no credit"
+            assert server.requests == ["silent"] * 3
+            waiting[0].cancel()
+            await client.infer("m", {"x": X}, timeout_us=9_000_000)
+            last = [asyncio.ensure_future(client.infer("silent", {"x": X})) for _ in range(5)]
+            await client.ready()
+            server.drop()
+            ended = await asyncio.gather(*waiting, *last, return_exceptions=True)
+            assert all(isinstance(each, BaseException) for each in ended)
+
+    asyncio.run(ask())
+
+
+@streams
 def test_answers_may_come_in_any_order(server):
     with kingpole_client.connect(server.url) as client:
         late, second = client.submit("late", {"x": np.array([1])}), client.submit("m", {"x": np.array([2])})

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import kingpole_client
 import numpy as np
 import pytest
-from frame_server import FrameAnswers
+from frame_server import FrameAnswers, encode_credit
 from kingpole_client import _clock
 from kingpole_client._frame import split_frame
 
@@ -20,6 +20,7 @@ def server():
     answers = FrameAnswers()
 
     def stream(requests, context):
+        yield encode_credit(answers.credit)
         for request in requests:
             answer = answers.answer(split_frame(memoryview(request)))
             if answer is not None:
@@ -58,6 +59,33 @@ def test_inferences_come_back_over_one_stream(server):
         with ThreadPoolExecutor(8) as threads:
             values = threads.map(lambda i: int(client.infer("m", {"x": np.array([i])})["x"][0]), range(100))
             assert list(values) == list(range(100))
+
+
+def test_no_more_is_open_than_was_granted(server, monkeypatch):
+    monkeypatch.setattr(_clock, "GRACE_US", 1000)
+    server.credit = 1
+    with kingpole_client.connect(server.url) as client:
+        silent = [client.submit("silent", {"x": X}) for _ in range(2)]
+        with pytest.raises(kingpole_client.DeadlineExceeded, match="none of the requests before"):
+            client.submit("m", {"x": X}, timeout_us=20_000)
+        assert client.ready(), "questions need no credit"
+        assert server.requests == ["silent", "silent"]
+        assert silent[0].cancel()
+        client.infer("m", {"x": X}, timeout_us=9_000_000)
+
+    async def ask() -> None:
+        async with await kingpole_client.aconnect(server.url) as client:
+            waiting = [asyncio.ensure_future(client.infer("silent", {"x": X})) for _ in range(2)]
+            await asyncio.sleep(0)
+            with pytest.raises(kingpole_client.DeadlineExceeded):
+                await client.infer("m", {"x": X}, timeout_us=20_000)
+            waiting[0].cancel()
+            await client.infer("m", {"x": X}, timeout_us=9_000_000)
+            waiting[1].cancel()
+            await asyncio.gather(*waiting, return_exceptions=True)
+
+    asyncio.run(ask())
+    assert server.requests.count("silent") == 4
 
 
 def test_errors_and_timeouts_are_typed(server, monkeypatch):

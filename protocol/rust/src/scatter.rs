@@ -31,6 +31,11 @@ impl Scatter {
         &self.chunks
     }
 
+    /// The chunks, in order, to put others of the same bytes in their place.
+    pub fn chunks_mut(&mut self) -> &mut [Bytes] {
+        &mut self.chunks
+    }
+
     /// The chunks, in order.
     pub fn into_chunks(self) -> SmallVec<[Bytes; 4]> {
         self.chunks

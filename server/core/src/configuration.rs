@@ -16,6 +16,8 @@ pub struct Configuration {
     pub reactors: usize,
     pub max_body_bytes: usize,
     pub max_connections: usize,
+    /// What requests and answers of all connections may hold together.
+    pub buffer_bytes: usize,
     pub queue_bytes: usize,
     pub tls_certificate: Option<PathBuf>,
     pub tls_key: Option<PathBuf>,
@@ -42,6 +44,7 @@ impl Default for Configuration {
             reactors: 1,
             max_body_bytes: 1 << 30,
             max_connections: 10_000,
+            buffer_bytes: 1 << 30,
             queue_bytes: 256 << 20,
             tls_certificate: None,
             tls_key: None,

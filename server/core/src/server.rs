@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use kingpole_engine::{Clock, Engine, EngineConfiguration, PendingControl, ServerInfo, Shared};
-use kingpole_frontends::{FrontendConfiguration, Listeners, load_tls, reactor, run_reactor};
+use kingpole_frontends::{FrontendConfiguration, Listeners, MemoryBudget, load_tls, reactor, run_reactor};
 use kingpole_values::{Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -88,7 +88,9 @@ impl Server {
         raise_file_limit();
         let configuration = &self.configuration;
         let frontend = FrontendConfiguration {
-            max_body_bytes: configuration.max_body_bytes,
+            // What never fits must not be told to try again.
+            max_body_bytes: configuration.max_body_bytes.min(configuration.buffer_bytes),
+            memory: MemoryBudget::new(configuration.buffer_bytes),
             max_connections: configuration.max_connections,
             tls: match (&configuration.tls_certificate, &configuration.tls_key) {
                 (Some(certificate), Some(key)) => Some(load_tls(certificate, key)?),

@@ -18,6 +18,7 @@ from kingpole.cli import INTERRUPTED, NOT_STARTED, SUCCESS, USAGE, CommandError
 from kingpole.cli.settings import Resolved, resolve
 from kingpole.cpus import available_cpus
 from kingpole.lifecycle import Lifecycle, reason_of
+from kingpole.memory import available_memory_bytes
 from kingpole.repository import RepositoryError, scan
 
 if TYPE_CHECKING:  # the commands that need no server work without the compiled part
@@ -27,7 +28,7 @@ if TYPE_CHECKING:  # the commands that need no server work without the compiled 
 def serve(parsed: argparse.Namespace) -> int:
     """Serve until told to stop, and give the exit code."""
     started = time.monotonic()
-    settings = resolve(parsed)
+    settings = decide_by_machine(resolve(parsed))
     if parsed.print_config:
         print(settings.describe())
         return SUCCESS
@@ -54,6 +55,17 @@ def find_onnxruntime_library() -> str | None:
     return None
 
 
+# Of the memory that may be used, the part that requests and answers may fill; the rest is for models.
+_BUFFER_SHARE = 4
+
+
+def decide_by_machine(settings: Resolved) -> Resolved:
+    """Decide what depends on the machine and was not set."""
+    memory_bytes = available_memory_bytes()
+    reason = f"a quarter of {memory_bytes >> 20} MiB of memory"
+    return settings.decide("buffer_bytes", max(1, memory_bytes // _BUFFER_SHARE), reason)
+
+
 def core_configuration(settings: Resolved) -> dict[str, Any]:
     """The core's configuration as plain values."""
     cpus = available_cpus()
@@ -67,6 +79,7 @@ def core_configuration(settings: Resolved) -> dict[str, Any]:
         "onnxruntime_library": settings["onnxruntime_library"] or find_onnxruntime_library(),
     }
     for name in (
+        "buffer_bytes",
         "default_model",
         "execute_limit_seconds",
         "inline_limit_us",

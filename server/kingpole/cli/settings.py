@@ -63,6 +63,13 @@ SETTINGS = (
     Setting("load_limit_seconds", "a model that loads longer in a worker is given up", 300, int, least=1),
     Setting("execute_limit_seconds", "a batch that runs longer ends its worker", 60, int, least=1),
     Setting("max_body_bytes", "largest request", 1 << 30, int, least=1),
+    Setting(
+        "buffer_bytes",
+        "requests and answers of all clients in memory at once, in bytes, default a quarter of the memory",
+        None,
+        int,
+        least=1,
+    ),
     Setting("queue_bytes", "requests waiting at once, in bytes", 256 << 20, int, least=1),
     Setting("tls_certificate", "PEM file"),
     Setting("tls_key", "PEM file"),
@@ -105,6 +112,12 @@ class Resolved:
 
     def __getitem__(self, name: str) -> Any:
         return self.values[name]
+
+    def decide(self, name: str, value: Any, reason: str) -> Resolved:
+        """Fill in a setting that nobody has set."""
+        if self.values[name] is not None:
+            return self
+        return Resolved({**self.values, name: value}, {**self.sources, name: f"default: {reason}"})
 
     def describe(self) -> str:
         """One line for each setting."""

@@ -15,7 +15,7 @@ pub use encode::{
     encode_ready_request, encode_request, encode_response, encode_server_info, encode_server_info_request,
 };
 pub use layout::{ALIGNMENT, MAGIC, MAX_HEADER_BYTES, PRELUDE_BYTES};
-pub use reader::FrameReader;
+pub use reader::{FrameReader, peek_exchange};
 
 /// The media type of a body that is one frame.
 pub const MEDIA_TYPE: &str = "application/x-kingpole";

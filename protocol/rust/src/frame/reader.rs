@@ -1,6 +1,6 @@
 //! Frames out of a stream of bytes that comes in pieces of any size.
 
-use bytes::BytesMut;
+use bytes::{Buf, Bytes, BytesMut};
 use kingpole_values::{Error, Result};
 
 use super::layout::{PRELUDE_BYTES, Prelude, payload_ranges, read_header};
@@ -8,6 +8,13 @@ use super::{Frame, decode};
 
 /// The most room made at once for a frame that only announced itself.
 const RESERVE_BYTES: usize = 4 << 20;
+
+/// The exchange of a frame whose header is there, from the frame's beginning.
+pub fn peek_exchange(beginning: &[u8]) -> Option<u64> {
+    let prelude = Prelude::read(beginning).ok()??;
+    let header = beginning.get(PRELUDE_BYTES..PRELUDE_BYTES + prelude.header_bytes)?;
+    Some(read_header(header).ok()?.exchange())
+}
 
 /// Collects bytes and gives frames.
 ///
@@ -19,13 +26,15 @@ pub struct FrameReader {
     max_frame_bytes: usize,
     /// Size of the frame at the buffer's start, once its header was read.
     frame_bytes: Option<usize>,
+    /// Bytes of a frame given up by [`Self::skip_frame`] that are still to come.
+    skipped: usize,
     failed: Option<Error>,
 }
 
 impl FrameReader {
     /// A reader that refuses frames above `max_frame_bytes`.
     pub fn new(max_frame_bytes: usize) -> Self {
-        Self { buffer: BytesMut::new(), max_frame_bytes, frame_bytes: None, failed: None }
+        Self { buffer: BytesMut::new(), max_frame_bytes, frame_bytes: None, skipped: 0, failed: None }
     }
 
     /// Append received bytes.
@@ -42,11 +51,20 @@ impl FrameReader {
 
     /// Whether the stream may end here: no frame has begun.
     pub fn is_at_boundary(&self) -> bool {
-        self.buffer.is_empty() && self.failed.is_none()
+        self.buffer.is_empty() && self.skipped == 0 && self.failed.is_none()
     }
 
     /// The next whole frame, or `None` until more bytes are pushed.
     pub fn next_frame(&mut self) -> Result<Option<Frame>> {
+        let decoded = self.next_frame_bytes().and_then(|frame| frame.map(decode).transpose());
+        if let Err(error) = &decoded {
+            self.failed.get_or_insert_with(|| error.clone());
+        }
+        decoded
+    }
+
+    /// The same, not decoded.
+    pub fn next_frame_bytes(&mut self) -> Result<Option<Bytes>> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -58,7 +76,31 @@ impl FrameReader {
         result
     }
 
-    fn advance(&mut self) -> Result<Option<Frame>> {
+    /// Give up the frame at the buffer's start and pass over the rest of it. Gives its exchange; `None`,
+    /// with nothing given up, as long as its header is not there.
+    pub fn skip_frame(&mut self) -> Option<u64> {
+        let frame_bytes = self.frame_bytes?;
+        let exchange = peek_exchange(&self.buffer)?;
+        self.frame_bytes = None;
+        self.skipped = frame_bytes;
+        self.pass_over();
+        Some(exchange)
+    }
+
+    fn pass_over(&mut self) {
+        let passed = self.skipped.min(self.buffer.len());
+        self.skipped -= passed;
+        if passed == self.buffer.len() {
+            self.buffer = BytesMut::new();
+        } else {
+            self.buffer.advance(passed);
+        }
+    }
+
+    fn advance(&mut self) -> Result<Option<Bytes>> {
+        if self.skipped > 0 {
+            self.pass_over();
+        }
         let frame_bytes = match self.frame_bytes {
             Some(frame_bytes) => frame_bytes,
             None => match self.measure()? {
@@ -72,7 +114,7 @@ impl FrameReader {
             return Ok(None);
         }
         self.frame_bytes = None;
-        decode(self.buffer.split_to(frame_bytes).freeze()).map(Some)
+        Ok(Some(self.buffer.split_to(frame_bytes).freeze()))
     }
 
     /// The size of the frame that has begun, if its header is there.

@@ -122,6 +122,34 @@ fn a_frame_too_large_is_refused_from_its_announcement() {
 }
 
 #[test]
+fn a_frame_given_up_is_passed_over_and_the_next_is_read() {
+    let frame =
+        encode_request(&sample::request(sample::tensor(Datatype::Int64, &[500])), &[], 7).into_bytes();
+    let next = encode_server_info_request(8).into_bytes();
+    let both = [&frame[..], &next[..]].concat();
+    // With the header and something more, in one piece or byte by byte.
+    for piece_bytes in [both.len(), 1] {
+        let mut reader = FrameReader::new(1 << 20);
+        reader.push(&frame[..PRELUDE_BYTES]);
+        assert_eq!(reader.next_frame().unwrap(), None);
+        assert_eq!(reader.skip_frame(), None, "nobody knows yet whose frame it is");
+        let begun = frame.len() - 1;
+        reader.push(&both[PRELUDE_BYTES..begun]);
+        assert_eq!(reader.next_frame().unwrap(), None);
+        assert_eq!(reader.skip_frame(), Some(7));
+        assert!(!reader.is_at_boundary());
+        let mut frames = Vec::new();
+        for piece in both[begun..].chunks(piece_bytes) {
+            reader.push(piece);
+            frames.extend(reader.next_frame().unwrap());
+        }
+        assert_eq!(frames.len(), 1);
+        assert_eq!(frames[0].exchange, 8);
+        assert!(reader.is_at_boundary());
+    }
+}
+
+#[test]
 fn frames_that_lie_are_refused() {
     let good = encode_request(&sample::request(sample::tensor(Datatype::Fp32, &[2])), &[], 1).into_bytes();
     let refused = |bytes: Vec<u8>| decode(Bytes::from(bytes)).unwrap_err();

@@ -10,7 +10,7 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use kingpole_values::{ByteString, Code, Error, InferRequest, Parameter, Parameters, Result, Tensor};
 use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Barrier, Notify, mpsc, oneshot};
+use tokio::sync::{Barrier, Notify, mpsc, oneshot, watch};
 
 use crate::batch::PARTS_ON_THE_WAY;
 use crate::inline::{self, InlineQueues};
@@ -77,6 +77,8 @@ pub struct Shared {
     wakers: Mutex<Vec<Arc<Notify>>>,
     /// Registry changes are read-modify-write.
     publishing: Mutex<()>,
+    /// Tells that the registry, readiness or draining has changed.
+    changes: watch::Sender<()>,
     /// Where reactors wait for each other before they end.
     last_connection: Barrier,
 }
@@ -99,6 +101,7 @@ impl Shared {
             control,
             wakers: Mutex::default(),
             publishing: Mutex::new(()),
+            changes: watch::Sender::new(()),
             last_connection,
         };
         (Arc::new(shared), requests)
@@ -108,6 +111,7 @@ impl Shared {
         let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
         let next = change(&self.registry.load());
         self.registry.store(Arc::new(next));
+        self.changes.send_replace(());
     }
 
     /// Serve this version from now on, in place of an earlier load of it.
@@ -128,11 +132,13 @@ impl Shared {
     /// Whether every expected model is served.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Relaxed);
+        self.changes.send_replace(());
     }
 
     /// Refuse new requests from now on, and say so in readiness.
     pub fn drain(&self) {
         self.draining.store(true, Relaxed);
+        self.changes.send_replace(());
     }
 
     /// Requests admitted and not yet answered.
@@ -552,6 +558,11 @@ impl Engine {
     /// Whether the server is shutting down.
     pub fn is_draining(&self) -> bool {
         self.reactor.shared.is_draining()
+    }
+
+    /// Tells whenever the registry, readiness or draining has changed.
+    pub fn changes(&self) -> watch::Receiver<()> {
+        self.reactor.shared.changes.subscribe()
     }
 
     /// The repository index.

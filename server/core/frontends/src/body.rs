@@ -1,9 +1,11 @@
 //! Reading a request's body: one place that checks limits, for every protocol over HTTP.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
-use bytes::{Buf, Bytes, BytesMut};
+use bytes::Bytes;
 use h2::RecvStream;
 use http::{HeaderMap, header};
 use http_body::Body as _;
@@ -11,6 +13,9 @@ use hyper::body::Incoming;
 use kingpole_values::{Code, Error, Result};
 
 use crate::FrontendConfiguration;
+use crate::budget::{Account, Charge};
+use crate::connection::Shared;
+use crate::gather::Gathered;
 use crate::unpack::{Coding, Unpack, too_long};
 
 /// Where a body comes from.
@@ -61,26 +66,27 @@ fn announced(headers: &HeaderMap) -> Option<u64> {
 /// Why a body was not read.
 #[derive(Debug)]
 pub(crate) enum BodyError {
-    /// Longer than the limit; the rest was not read.
+    /// Longer than the limit, which no second try changes; the rest was not read.
     TooLong(Error),
+    /// The server holds as much as it may. Nothing was done, so that the client may try again.
+    NoRoom(Error),
     /// A content coding that we do not know.
     Coding(String),
-    /// Corrupt, or the client left.
+    /// Corrupt, too slow, or the client left.
     Other(Error),
 }
 
 impl From<Error> for BodyError {
     fn from(error: Error) -> Self {
-        if error.code == Code::ResourceExhausted { Self::TooLong(error) } else { Self::Other(error) }
+        Self::Other(error)
     }
 }
 
-impl BodyError {
-    /// The same as an error that knows no HTTP.
-    pub(crate) fn into_error(self) -> Error {
-        match self {
-            Self::TooLong(error) | Self::Other(error) => error,
-            Self::Coding(name) => Error::invalid(unknown_coding(&name)),
+impl From<BodyError> for Error {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::TooLong(error) | BodyError::NoRoom(error) | BodyError::Other(error) => error,
+            BodyError::Coding(name) => Self::invalid(unknown_coding(&name)),
         }
     }
 }
@@ -89,27 +95,83 @@ pub(crate) fn unknown_coding(name: &str) -> String {
     format!("Content-Encoding '{name}' is not supported; use gzip, deflate or none")
 }
 
-/// Read a whole HTTP body, decompressed, within the configured time and size, on the wire and after.
+/// Read a whole HTTP body, decompressed, within the configured time, size and memory.
 pub(crate) async fn read(
-    source: Source,
+    mut source: Source,
     headers: &HeaderMap,
-    configuration: &FrontendConfiguration,
+    shared: &Shared,
 ) -> std::result::Result<Bytes, BodyError> {
-    let reading = read_all(source, headers, configuration.max_body_bytes);
-    tokio::time::timeout(configuration.body_timeout, reading).await.unwrap_or_else(|_| {
+    let configuration = &shared.configuration;
+    let reading = read_all(&mut source, headers, configuration, &shared.memory);
+    let read = tokio::time::timeout(configuration.body_timeout, reading).await.unwrap_or_else(|_| {
         let message = "the client took too long to send its request";
         Err(BodyError::Other(Error::new(Code::DeadlineExceeded, message)))
-    })
+    });
+    match read {
+        // A client that waits to be told to go on need not send its body after a refusal.
+        Err(BodyError::NoRoom(error)) if headers.contains_key(header::EXPECT) => Err(BodyError::Other(error)),
+        Err(BodyError::NoRoom(error)) => {
+            pass_over(source, configuration.body_timeout);
+            Err(BodyError::NoRoom(error))
+        }
+        read => read,
+    }
+}
+
+/// The most of a refused body that is read and thrown away so that its connection can go on.
+const PASSED_OVER_BYTES: usize = 64 << 20;
+
+/// Let an HTTP/1.1 connection go on after a refusal: what comes of the body is thrown away.
+fn pass_over(mut source: Source, timeout: Duration) {
+    if matches!(source, Source::Http2(_)) {
+        return;
+    }
+    tokio::task::spawn_local(async move {
+        let reading = async {
+            let mut passed = 0;
+            while let Some(Ok(piece)) = std::future::poll_fn(|cx| source.poll_piece(cx)).await {
+                passed += piece.len();
+                if passed > PASSED_OVER_BYTES {
+                    break;
+                }
+            }
+        };
+        // Too much or too slow: dropping the body closes its connection.
+        let _ = tokio::time::timeout(timeout, reading).await;
+    });
+}
+
+/// A body being read; what of it is waited for, or long, is charged.
+struct Reading<'a> {
+    source: &'a mut Source,
+    charge: Charge,
+}
+
+impl Reading<'_> {
+    async fn next(&mut self) -> std::result::Result<Option<Bytes>, BodyError> {
+        let Self { source, charge } = self;
+        std::future::poll_fn(|cx| match source.poll_piece(cx) {
+            // Of HTTP/1.1 there is one for each connection, and connections are limited.
+            Poll::Pending if matches!(source, Source::Http2(_)) => match charge.wait() {
+                Ok(()) => Poll::Pending,
+                Err(error) => Poll::Ready(Err(BodyError::NoRoom(error))),
+            },
+            piece => piece.map(|piece| piece.transpose().map_err(BodyError::Other)),
+        })
+        .await
+    }
 }
 
 async fn read_all(
-    mut source: Source,
+    source: &mut Source,
     headers: &HeaderMap,
-    limit: usize,
+    configuration: &FrontendConfiguration,
+    memory: &Arc<Account>,
 ) -> std::result::Result<Bytes, BodyError> {
+    let limit = configuration.max_body_bytes;
     let announced = announced(headers);
     if announced.is_some_and(|length| length > limit as u64) {
-        return Err(too_long(limit).into());
+        return Err(BodyError::TooLong(too_long(limit)));
     }
     let coding = match headers.get(header::CONTENT_ENCODING) {
         None => None,
@@ -119,139 +181,42 @@ async fn read_all(
                 .ok_or_else(|| BodyError::Coding(String::from_utf8_lossy(name.as_bytes()).into_owned()))?,
         ),
     };
-    let mut next = async || std::future::poll_fn(|cx| source.poll_piece(cx)).await;
+    let mut reading = Reading { source, charge: memory.open() };
     if let Some(coding) = coding {
-        let mut unpack = Unpack::new(coding, limit);
+        let mut unpack = Unpack::new(coding, limit, memory.open());
         let mut received = 0;
-        while let Some(piece) = next().await {
-            let piece = piece?;
+        while let Some(piece) = reading.next().await? {
             received += piece.len();
             if received > limit {
-                return Err(too_long(limit).into());
+                return Err(BodyError::TooLong(too_long(limit)));
             }
             unpack.feed(&piece)?;
         }
-        return Ok(unpack.finish()?);
+        return unpack.finish();
     }
-    let Some(first) = next().await else { return Ok(Bytes::new()) };
-    let first = first?;
+    let Some(first) = reading.next().await? else { return Ok(Bytes::new()) };
     if first.len() > limit {
-        return Err(too_long(limit).into());
+        return Err(BodyError::TooLong(too_long(limit)));
     }
-    if announced == Some(first.len() as u64) {
-        return Ok(first);
-    }
-    let Some(second) = next().await else { return Ok(first) };
-    let capacity = announced.and_then(|length| usize::try_from(length).ok());
-    let mut whole = BytesMut::with_capacity(capacity.unwrap_or(first.len() * 4).min(limit));
-    whole.extend_from_slice(&first);
+    let announced = announced.and_then(|length| usize::try_from(length).ok());
+    let second = if announced == Some(first.len()) { None } else { reading.next().await? };
+    let Some(second) = second else {
+        reading.charge.cover(first.len()).map_err(BodyError::NoRoom)?;
+        return Ok(reading.charge.hold(first));
+    };
+    let mut whole = Gathered::new(
+        announced.unwrap_or(first.len() * 4),
+        std::mem::replace(&mut reading.charge, memory.open()),
+    );
+    whole.add(&first).map_err(BodyError::NoRoom)?;
     drop(first);
     let mut piece = Some(second);
     while let Some(bytes) = piece {
-        let bytes = bytes?;
         if bytes.len() > limit - whole.len() {
-            return Err(too_long(limit).into());
+            return Err(BodyError::TooLong(too_long(limit)));
         }
-        whole.extend_from_slice(&bytes);
-        piece = next().await;
+        whole.add(&bytes).map_err(BodyError::NoRoom)?;
+        piece = reading.next().await?;
     }
-    Ok(whole.freeze())
-}
-
-/// The most memory that is set aside for a message on the strength of its announced length.
-const MAX_FORESEEN_BYTES: usize = 1 << 20;
-
-const PREFIX_BYTES: usize = 5;
-
-/// The messages of a gRPC request stream.
-///
-/// A message that came in one piece is a view of it; others are put together in one buffer of the
-/// announced length, which is checked first.
-pub(crate) struct Messages {
-    source: Source,
-    coding: Option<Coding>,
-    limit: usize,
-    rest: Bytes,
-    partial: Option<(BytesMut, usize)>,
-}
-
-impl Messages {
-    pub(crate) fn new(source: Source, coding: Option<Coding>, limit: usize) -> Self {
-        Self { source, coding, limit, rest: Bytes::new(), partial: None }
-    }
-
-    /// The next message; `None` once the client has ended its side.
-    pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
-        loop {
-            match self.take() {
-                Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
-                Ok(None) => {}
-                Err(error) => return Poll::Ready(Some(Err(error))),
-            }
-            match ready!(self.source.poll_piece(cx)) {
-                Some(Ok(piece)) => self.push(piece),
-                Some(Err(error)) => return Poll::Ready(Some(Err(error))),
-                None if self.rest.is_empty() && self.partial.is_none() => return Poll::Ready(None),
-                None => {
-                    (self.rest, self.partial) = (Bytes::new(), None);
-                    return Poll::Ready(Some(Err(Error::invalid("the gRPC message is cut off"))));
-                }
-            }
-        }
-    }
-
-    fn push(&mut self, mut piece: Bytes) {
-        if let Some((partial, length)) = &mut self.partial {
-            let taken = piece.split_to(piece.len().min(*length - partial.len()));
-            partial.extend_from_slice(&taken);
-        }
-        if self.rest.is_empty() {
-            self.rest = piece;
-        } else {
-            // At most the few bytes of a prefix that was cut.
-            let mut joined = BytesMut::with_capacity(self.rest.len() + piece.len());
-            joined.extend_from_slice(&self.rest);
-            joined.extend_from_slice(&piece);
-            self.rest = joined.freeze();
-        }
-    }
-
-    /// A message if one is complete.
-    fn take(&mut self) -> Result<Option<Bytes>> {
-        if let Some((partial, length)) = &mut self.partial {
-            if partial.len() < *length {
-                return Ok(None);
-            }
-            let whole = std::mem::take(partial).freeze();
-            self.partial = None;
-            return self.unpack(whole).map(Some);
-        }
-        let Some(&[_, a, b, c, d]) = self.rest.first_chunk::<PREFIX_BYTES>() else { return Ok(None) };
-        let length = u32::from_be_bytes([a, b, c, d]) as usize;
-        if length > self.limit {
-            return Err(too_long(self.limit));
-        }
-        let length = PREFIX_BYTES + length;
-        if self.rest.len() >= length {
-            let whole = self.rest.split_to(length);
-            return self.unpack(whole).map(Some);
-        }
-        // What is announced need not come: room for more than this is made as it arrives.
-        let mut partial = BytesMut::with_capacity(length.min(MAX_FORESEEN_BYTES));
-        partial.extend_from_slice(&self.rest);
-        self.rest = Bytes::new();
-        self.partial = Some((partial, length));
-        Ok(None)
-    }
-
-    fn unpack(&self, mut whole: Bytes) -> Result<Bytes> {
-        let flag = whole[0];
-        whole.advance(PREFIX_BYTES);
-        match (flag, self.coding) {
-            (0, _) => Ok(whole),
-            (1, Some(coding)) => Unpack::whole(coding, &whole, self.limit),
-            (1, None) => Err(Error::internal("the message is compressed, but no grpc-encoding says how")),
-            (other, _) => Err(Error::internal(format!("the gRPC message has the unknown flag {other}"))),
-        }
-    }
+    Ok(whole.finish())
 }

@@ -5,17 +5,25 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::ServerConfig;
 
+use crate::MemoryBudget;
+
 /// Limits and choices of the frontends, the same for every connection.
 #[derive(Clone)]
 pub struct FrontendConfiguration {
     /// The longest request body or gRPC message, before and after decompression.
     pub max_body_bytes: usize,
+    /// What requests and answers of all connections may hold together.
+    pub memory: Arc<MemoryBudget>,
     /// The most connections open at once; further ones are closed on arrival.
     pub max_connections: usize,
     /// How long a client may take to say which protocol it speaks, to finish a TLS handshake or a header.
     pub header_timeout: Duration,
     /// How long a client may take to send one body.
     pub body_timeout: Duration,
+    /// How long a client may take none of the bytes that are sent to it.
+    pub write_timeout: Duration,
+    /// How often an HTTP/2 client with open streams is asked whether it is still there.
+    pub ping_interval: Duration,
     /// TLS for TCP listeners, see [`crate::load_tls`]; plain text stays accepted beside it.
     pub tls: Option<Arc<ServerConfig>>,
     /// Answer gRPC requests that came as typed `contents` in the same way, not as raw bytes.
@@ -26,9 +34,12 @@ impl Default for FrontendConfiguration {
     fn default() -> Self {
         Self {
             max_body_bytes: 1 << 30,
+            memory: MemoryBudget::new(1 << 30),
             max_connections: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_mins(5),
+            write_timeout: Duration::from_mins(1),
+            ping_interval: Duration::from_mins(1),
             tls: None,
             mirror_contents: true,
         }

@@ -9,6 +9,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinSet, LocalSet};
 use tokio_rustls::TlsAcceptor;
 
+use crate::budget::Account;
 use crate::listen::Accepted;
 use crate::socket::Socket;
 use crate::{FrontendConfiguration, frame, http1, http2};
@@ -17,6 +18,7 @@ use crate::{FrontendConfiguration, frame, http1, http2};
 pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) configuration: Arc<FrontendConfiguration>,
+    pub(crate) memory: Arc<Account>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -40,7 +42,8 @@ pub async fn run_reactor(
     let reactor = async move {
         let driver = tokio::task::spawn_local(engine.clone().run());
         let engine_at_end = engine.clone();
-        let shared = Rc::new(Shared { engine, configuration, shutdown });
+        let memory = Account::new(Arc::clone(&configuration.memory));
+        let shared = Rc::new(Shared { engine, configuration, memory, shutdown });
         let mut drained = std::pin::pin!(Rc::clone(&shared).drained());
         let mut connections = JoinSet::new();
         loop {
@@ -96,9 +99,9 @@ fn recognize(first: &[u8]) -> Option<Protocol> {
 }
 
 async fn serve(accepted: Accepted, shared: Rc<Shared>) {
-    let Accepted { stream, live } = accepted;
+    let Accepted { stream, live, open: others } = accepted;
     let open = async {
-        let mut socket = Socket::open(stream)?;
+        let mut socket = Socket::open(stream, shared.configuration.write_timeout)?;
         let mut protocol = sniff(&mut socket).await?;
         if protocol == Protocol::Tls {
             let Some(tls) = shared.configuration.tls.clone() else {
@@ -118,7 +121,7 @@ async fn serve(accepted: Accepted, shared: Rc<Shared>) {
     // A client that leaves, is silent or fails its handshake has asked for nothing.
     let Ok(Ok((protocol, socket))) = opened else { return };
     match protocol {
-        Protocol::Http2 => http2::serve(socket, shared).await,
+        Protocol::Http2 => http2::serve(socket, shared, others).await,
         Protocol::Http1 => http1::serve(socket, shared).await,
         Protocol::Frame => frame::serve(socket, shared).await,
         // TLS inside TLS is nobody's protocol.

@@ -65,11 +65,11 @@ async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> Http
         shared.engine.count_refused(error.code);
         Dialect::Text.error(error)
     };
-    let body = match body::read(body, &headers, &shared.configuration).await {
+    let body = match body::read(body, &headers, shared).await {
         Ok(body) => body,
         Err(error) => {
             let refusal = Dialect::Text.body_error(&error);
-            shared.engine.count_refused(error.into_error().code);
+            shared.engine.count_refused(Error::from(error).code);
             return refusal;
         }
     };
@@ -96,7 +96,12 @@ async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> Http
         restore_bool(&mut request, &specification);
     }
     let answered = respond::infer(&shared.engine, request, received).await;
-    match answered.and_then(|response| encode_infer_response(&response)) {
+    let held = answered.and_then(|response| {
+        let mut encoded = encode_infer_response(&response)?;
+        shared.memory.hold_answer(encoded.chunks_mut())?;
+        Ok(encoded)
+    });
+    match held {
         Ok(encoded) => HttpResponse::new(StatusCode::OK, OCTETS, encoded.into_chunks().into_vec()),
         Err(error) => Dialect::Text.error(&error),
     }

@@ -1,5 +1,6 @@
 //! HTTP/1.1 connections.
 
+use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
@@ -13,38 +14,56 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::io::AsyncWriteExt;
 
 use crate::body::Source;
 use crate::connection::Shared;
 use crate::message::HttpRequest;
 use crate::rest;
-use crate::socket::Socket;
+use crate::socket::{Socket, linger};
 
 /// Serve one connection until it ends or the server drains.
-pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
+pub(crate) async fn serve(mut socket: Socket, shared: Rc<Shared>) {
+    let refused = Cell::new(false);
     let context = Rc::clone(&shared);
-    let service = service_fn(move |request| answer(request, Rc::clone(&context)));
-    let mut connection = std::pin::pin!(
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(shared.configuration.header_timeout)
-            .keep_alive(true)
-            .half_close(false)
-            // No pipeline_flush: with it, hyper closes without having written a refusal when some of
-            // the refused body is still in its buffer.
-            .serve_connection(TokioIo::new(socket), service)
-    );
-    // How a connection ends says nothing about a request that was answered.
-    tokio::select! {
-        _ = connection.as_mut() => {}
-        () = Rc::clone(&shared).drained() => {
-            connection.as_mut().graceful_shutdown();
-            let _ = connection.await;
+    let service = service_fn(|request| answer(request, Rc::clone(&context), &refused));
+    {
+        let mut connection = std::pin::pin!(
+            http1::Builder::new()
+                .timer(TokioTimer::new())
+                .header_read_timeout(shared.configuration.header_timeout)
+                .keep_alive(true)
+                .half_close(false)
+                // No pipeline_flush: with it, hyper closes without having written a refusal when some of
+                // the refused body is still in its buffer.
+                .serve_connection(TokioIo::new(&mut socket), service)
+        );
+        tokio::select! {
+            ended = connection.as_mut() => {
+                // Hyper answers what is no HTTP by itself, and then ends with an error.
+                if ended.is_err_and(|error| error.is_parse()) {
+                    refused.set(true);
+                }
+            }
+            () = Rc::clone(&shared).drained() => {
+                connection.as_mut().graceful_shutdown();
+                // How a connection ends says nothing about a request that was answered.
+                let _ = connection.await;
+            }
         }
+    }
+    if refused.get() {
+        // An error means that the client has gone, which ends the lingering as well.
+        let _ = socket.shutdown().await;
+        linger(&mut socket, shared).await;
     }
 }
 
-async fn answer(request: Request<Incoming>, shared: Rc<Shared>) -> Result<Response<Pieces>, Infallible> {
+async fn answer(
+    request: Request<Incoming>,
+    shared: Rc<Shared>,
+    refused: &Cell<bool>,
+) -> Result<Response<Pieces>, Infallible> {
     let received = Instant::now();
     let (parts, body) = request.into_parts();
     let request = HttpRequest {
@@ -59,6 +78,7 @@ async fn answer(request: Request<Incoming>, shared: Rc<Shared>) -> Result<Respon
     *response.status_mut() = answered.status;
     *response.headers_mut() = answered.headers;
     if answered.close {
+        refused.set(true);
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)

@@ -7,8 +7,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use h2::RecvStream;
 use h2::server::{self, SendResponse};
+use h2::{Ping, PingPong, RecvStream};
 use http::{Method, Request, Response, header};
 use tokio::time::Sleep;
 
@@ -19,8 +19,11 @@ use crate::socket::Socket;
 use crate::{grpc, rest};
 
 const MAX_STREAMS: u32 = 1024;
-const MAX_FRAME_BYTES: u32 = 1 << 20;
-const STREAM_WINDOW_BYTES: u32 = 4 << 20;
+const MAX_FRAME_BYTES: usize = 1 << 20;
+/// The least that HTTP/2 allows.
+const MIN_FRAME_BYTES: usize = 16 << 10;
+/// What a client may send on a stream that is not read.
+pub(crate) const STREAM_WINDOW_BYTES: u32 = 4 << 20;
 const CONNECTION_WINDOW_BYTES: u32 = 16 << 20;
 const MAX_HEADER_BYTES: u32 = 16 << 10;
 const MAX_SEND_BUFFER_BYTES: usize = 1 << 20;
@@ -31,10 +34,11 @@ const MAX_PENDING_RESETS: usize = 128;
 const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serve one connection until it ends or the server drains.
-pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
+pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>, others: usize) {
+    let max_frame_bytes = frame_bytes(shared.configuration.memory.limit_bytes(), others);
     let handshake = server::Builder::new()
         .max_concurrent_streams(MAX_STREAMS)
-        .max_frame_size(MAX_FRAME_BYTES)
+        .max_frame_size(max_frame_bytes)
         .initial_window_size(STREAM_WINDOW_BYTES)
         .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
         .max_header_list_size(MAX_HEADER_BYTES)
@@ -45,6 +49,8 @@ pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
     else {
         return;
     };
+    let mut keepalive =
+        connection.ping_pong().map(|pings| Keepalive::new(pings, shared.configuration.ping_interval));
     let mut drained = std::pin::pin!(Rc::clone(&shared).drained());
     let mut farewell = None;
     std::future::poll_fn(|cx| {
@@ -53,6 +59,10 @@ pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
                 // A connection that fails takes its requests with it: their responders see the reset.
                 let Some(Ok((request, respond))) = accepted else { return Poll::Ready(()) };
                 dispatch(cx, &shared, request, respond);
+            }
+            let dead = keepalive.as_mut().is_some_and(|alive| alive.is_dead(cx, connection.has_streams()));
+            if dead {
+                return Poll::Ready(());
             }
             if let Some(farewell) = &mut farewell {
                 // The connection wakes up when its last stream ends, so that this sees it then.
@@ -69,6 +79,48 @@ pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
         }
     })
     .await;
+}
+
+/// How long a frame may be on a connection beside so many others.
+///
+/// A frame is kept out of our sight until it is whole. Falling with the square of their number, the frames of
+/// all connections have a sum, which is kept to a quarter of the memory set aside (docs/adr/0011).
+fn frame_bytes(limit_bytes: usize, others: usize) -> u32 {
+    let at_most = (limit_bytes / 8 / MAX_FRAME_BYTES).max(1);
+    let share = others.div_ceil(at_most).max(1);
+    let bytes = (MAX_FRAME_BYTES / share.saturating_mul(share)).max(MIN_FRAME_BYTES);
+    u32::try_from(bytes).unwrap_or(u32::MAX)
+}
+
+/// Asks the client of a connection with open streams, now and then, whether it is still there. TCP's own
+/// keepalive cannot see a client that hangs, nor one behind a proxy.
+struct Keepalive {
+    pings: PingPong,
+    interval: Duration,
+    next: Pin<Box<Sleep>>,
+    unanswered: bool,
+}
+
+impl Keepalive {
+    fn new(pings: PingPong, interval: Duration) -> Self {
+        Self { pings, interval, next: Box::pin(tokio::time::sleep(interval)), unanswered: false }
+    }
+
+    /// True once a ping was not answered until the next was due.
+    fn is_dead(&mut self, cx: &mut Context<'_>, has_streams: bool) -> bool {
+        while self.next.as_mut().poll(cx).is_ready() {
+            if self.unanswered {
+                return true;
+            }
+            // A ping that cannot be sent belongs to a connection that is ending.
+            self.unanswered = has_streams && self.pings.send_ping(Ping::opaque()).is_ok();
+            self.next.as_mut().reset(tokio::time::Instant::now() + self.interval);
+        }
+        if self.unanswered && self.pings.poll_pong(cx).is_ready() {
+            self.unanswered = false;
+        }
+        false
+    }
 }
 
 fn dispatch(
@@ -130,6 +182,21 @@ fn send(mut respond: SendResponse<Bytes>, answered: HttpResponse, head_only: boo
     for (position, piece) in pieces.into_iter().enumerate() {
         if stream.send_data(piece, position == last).is_err() {
             return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_frames_of_all_connections_stay_within_a_quarter_of_the_memory() {
+        for limit_bytes in [64 << 20, 1 << 30, 16 << 30] {
+            assert_eq!(frame_bytes(limit_bytes, 0) as usize, MAX_FRAME_BYTES);
+            let beyond_least = |others| frame_bytes(limit_bytes, others) as usize - MIN_FRAME_BYTES;
+            let sum: usize = (0..10_000).map(beyond_least).sum();
+            assert!(sum <= limit_bytes / 4, "{sum} of {limit_bytes}");
         }
     }
 }

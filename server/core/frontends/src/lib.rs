@@ -8,9 +8,11 @@
 //! [`run_reactor`].
 
 mod body;
+mod budget;
 mod configuration;
 mod connection;
 mod frame;
+mod gather;
 mod graphpipe;
 mod grpc;
 mod http1;
@@ -24,6 +26,7 @@ mod status;
 mod tls;
 mod unpack;
 
+pub use budget::MemoryBudget;
 pub use configuration::FrontendConfiguration;
 pub use connection::run_reactor;
 pub use listen::{Accepted, Listeners, ReactorHandle, reactor};

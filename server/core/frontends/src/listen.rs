@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use kingpole_values::{Code, Error, Result};
+use socket2::{SockRef, TcpKeepalive};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 
@@ -17,6 +18,8 @@ use tokio::task::JoinSet;
 pub struct Accepted {
     pub(crate) stream: AcceptedStream,
     pub(crate) live: Live,
+    /// Connections that were open before this one, of all reactors.
+    pub(crate) open: usize,
 }
 
 pub(crate) enum AcceptedStream {
@@ -116,8 +119,7 @@ impl Listeners {
                             match tcp.accept().await.and_then(|(stream, _)| stream.into_std()) {
                                 Ok(stream) => {
                                     backoff = Backoff::default();
-                                    // Without it small answers wait for acknowledgements; losing it is no reason to refuse.
-                                    let _ = stream.set_nodelay(true);
+                                    tune(&stream);
                                     hand_over(&reactors, max_connections, AcceptedStream::Tcp(stream));
                                 }
                                 Err(error) => backoff.wait(&error).await,
@@ -160,6 +162,21 @@ impl Drop for Listeners {
     }
 }
 
+/// How soon a connection that says nothing is asked whether its client is still there, how often after that,
+/// and how often in all before it is ended: two minutes in sum.
+const KEEPALIVE: TcpKeepalive = TcpKeepalive::new()
+    .with_time(Duration::from_mins(1))
+    .with_interval(Duration::from_secs(15))
+    .with_retries(4);
+
+/// None of this is a reason to refuse a connection.
+fn tune(stream: &TcpStream) {
+    // Small answers would wait for acknowledgements.
+    let _ = stream.set_nodelay(true);
+    // A client whose machine or network went away leaves no other trace.
+    let _ = SockRef::from(stream).set_tcp_keepalive(&KEEPALIVE);
+}
+
 fn hand_over(reactors: &[ReactorHandle], max_connections: usize, stream: AcceptedStream) {
     let open: usize = reactors.iter().map(ReactorHandle::live_connections).sum();
     if open >= max_connections {
@@ -167,7 +184,7 @@ fn hand_over(reactors: &[ReactorHandle], max_connections: usize, stream: Accepte
     }
     if let Some(reactor) = reactors.iter().min_by_key(|reactor| reactor.live_connections()) {
         // A reactor that has ended drops the connection, which closes it.
-        let _ = reactor.connections.send(Accepted { stream, live: Live::begin(&reactor.live) });
+        let _ = reactor.connections.send(Accepted { stream, live: Live::begin(&reactor.live), open });
     }
 }
 

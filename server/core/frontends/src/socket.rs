@@ -1,14 +1,19 @@
 //! One stream type for every transport, with the bytes that were read ahead put back.
 
+use std::future::Future;
 use std::io;
 use std::pin::Pin;
+use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 
+use crate::connection::Shared;
 use crate::listen::AcceptedStream;
 
 /// A transport. One enum instead of a type parameter, so that the protocols are compiled once.
@@ -22,21 +27,70 @@ pub(crate) enum Transport {
 pub(crate) struct Socket {
     ahead: BytesMut,
     transport: Transport,
+    write_timeout: Duration,
+    /// Runs while the client takes nothing of what is written.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+/// How much, and for how long, a refused client is listened to.
+const LINGER_BYTES: usize = 64 << 20;
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Read and throw away what a refused client still sends, once our side of the connection has ended.
+///
+/// Closing with unread bytes makes the kernel send a reset, which may reach the client before, and
+/// instead of, the answer that says why.
+pub(crate) async fn linger(input: &mut (impl AsyncRead + Unpin), shared: Rc<Shared>) {
+    let passing = async {
+        let mut scratch = vec![0; 64 * 1024];
+        let mut passed = 0;
+        while passed < LINGER_BYTES {
+            match input.read(&mut scratch).await {
+                Ok(0) | Err(_) => return,
+                Ok(read) => passed += read,
+            }
+        }
+    };
+    tokio::select! {
+        // Late is as good as done: the client was given its time.
+        _ = tokio::time::timeout(LINGER, passing) => {}
+        () = shared.drained() => {}
+    }
 }
 
 impl Socket {
     /// Register an accepted connection with this thread's runtime.
-    pub(crate) fn open(stream: AcceptedStream) -> io::Result<Self> {
+    pub(crate) fn open(stream: AcceptedStream, write_timeout: Duration) -> io::Result<Self> {
         let transport = match stream {
             AcceptedStream::Tcp(tcp) => Transport::Tcp(TcpStream::from_std(tcp)?),
             AcceptedStream::Unix(unix) => Transport::Unix(UnixStream::from_std(unix)?),
         };
-        Ok(Self { ahead: BytesMut::new(), transport })
+        Ok(Self::new(transport, write_timeout))
     }
 
     /// The stream inside a finished TLS handshake.
     pub(crate) fn tls(stream: TlsStream<Self>) -> Self {
-        Self { ahead: BytesMut::new(), transport: Transport::Tls(Box::new(stream)) }
+        let write_timeout = stream.get_ref().0.write_timeout;
+        Self::new(Transport::Tls(Box::new(stream)), write_timeout)
+    }
+
+    fn new(transport: Transport, write_timeout: Duration) -> Self {
+        Self { ahead: BytesMut::new(), transport, write_timeout, stalled: None }
+    }
+
+    /// Let a write wait no longer than a client may take to read something.
+    fn unless_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let timeout = self.write_timeout;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
+        stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
     }
 
     /// What was read ahead so far; reading the socket gives these bytes again.
@@ -46,7 +100,7 @@ impl Socket {
 
     /// Read more ahead. Gives the number of new bytes, 0 at the end of the stream.
     pub(crate) async fn read_ahead(&mut self) -> io::Result<usize> {
-        let Self { ahead, transport } = self;
+        let Self { ahead, transport, .. } = self;
         transport.read_buf(ahead).await
     }
 }
@@ -93,7 +147,9 @@ impl AsyncRead for Socket {
 
 impl AsyncWrite for Socket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        each_transport!(&mut self.get_mut().transport, stream => Pin::new(stream).poll_write(cx, bytes))
+        let this = self.get_mut();
+        let written = each_transport!(&mut this.transport, stream => Pin::new(stream).poll_write(cx, bytes));
+        this.unless_stalled(cx, written)
     }
 
     fn poll_write_vectored(
@@ -101,7 +157,10 @@ impl AsyncWrite for Socket {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        each_transport!(&mut self.get_mut().transport, stream => Pin::new(stream).poll_write_vectored(cx, slices))
+        let this = self.get_mut();
+        let written =
+            each_transport!(&mut this.transport, stream => Pin::new(stream).poll_write_vectored(cx, slices));
+        this.unless_stalled(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -42,12 +42,14 @@ impl Dialect {
     /// The response to a request whose body was not read.
     pub(crate) fn body_error(self, error: &BodyError) -> HttpResponse {
         match error {
-            BodyError::TooLong(error) => self.write(StatusCode::PAYLOAD_TOO_LARGE, &error.message),
+            BodyError::TooLong(error) => self.write(StatusCode::PAYLOAD_TOO_LARGE, &error.message).closing(),
+            // The body is passed over.
+            BodyError::NoRoom(error) => self.error(error),
             BodyError::Coding(name) => self
                 .write(StatusCode::UNSUPPORTED_MEDIA_TYPE, &unknown_coding(name))
-                .with(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate")),
-            BodyError::Other(error) => self.error(error),
+                .with(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"))
+                .closing(),
+            BodyError::Other(error) => self.error(error).closing(),
         }
-        .closing()
     }
 }

@@ -13,13 +13,34 @@ use kingpole_wire::frame::{self, Frame, Message, Metadata, ModelName, ServerInfo
 use tokio::sync::mpsc;
 
 use super::{encode_error, refuse_shared};
+use crate::budget::Account;
 use crate::connection::Shared;
 use crate::respond;
 
-/// An encoded answer on its way to the client.
-pub(crate) struct Outgoing {
-    pub(crate) exchange: u64,
-    pub(crate) frame: Scatter,
+/// Requests that a client may have open on one stream.
+///
+/// Source: protocol/spec/messages.md, rule 2.
+pub(crate) const CREDIT: u32 = 1024;
+
+/// What a stream begins with: the client's credit. One request needs none, so that there can be a first.
+pub(crate) fn grant() -> Scatter {
+    frame::encode_credit(CREDIT - 1)
+}
+
+/// What is on its way to the client, encoded.
+pub(crate) enum Outgoing {
+    /// What inference gave.
+    Answer(Answer),
+    /// What was known at once.
+    AtOnce(Scatter),
+    /// Nothing comes after this.
+    End,
+}
+
+/// The encoded answer of an inference.
+pub(crate) struct Answer {
+    exchange: u64,
+    frame: Scatter,
 }
 
 /// One stream's exchanges.
@@ -41,9 +62,14 @@ impl Conversation {
         self.in_flight.len()
     }
 
-    /// An answer of ours was taken for writing. False if the client has cancelled it.
-    pub(crate) fn finish(&mut self, outgoing: &Outgoing) -> bool {
-        self.in_flight.remove(&outgoing.exchange).is_none_or(|cancelled| !cancelled.load(Ordering::Relaxed))
+    /// An answer was taken for writing: gives what is to be written. The place of an answer that the client
+    /// no longer wants is taken by the credit that the answer would have given back.
+    pub(crate) fn finish(&mut self, answer: Answer) -> Scatter {
+        let cancelled = self.in_flight.remove(&answer.exchange);
+        if cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
+            return frame::encode_credit(1);
+        }
+        answer.frame
     }
 
     /// Take a frame. Answers that are known at once are returned, others come through the channel.
@@ -67,7 +93,7 @@ impl Conversation {
                 }
                 return None;
             }
-            // We answer whatever was asked; how fast it is read bounds how much we take.
+            // A server sends nothing that a client would have to grant.
             Message::Credit { .. } => return None,
             Message::ReadyRequest(asked) if asked.model.is_empty() => {
                 Ok(frame::encode_ready(engine.is_ready(), exchange))
@@ -97,10 +123,20 @@ impl Conversation {
         if self.in_flight.contains_key(&exchange) {
             return Err(Error::invalid(format!("exchange {exchange} is already in flight")));
         }
+        if self.in_flight.len() >= CREDIT as usize {
+            return Err(Error::exhausted(format!(
+                "more than the {CREDIT} requests that this stream was granted are open"
+            )));
+        }
         let cancelled = Arc::new(AtomicBool::new(false));
         self.in_flight.insert(exchange, Arc::clone(&cancelled));
-        let responder =
-            FrameReply { answers: self.answers.clone(), exchange, id: request.id.clone(), cancelled };
+        let responder = FrameReply {
+            answers: self.answers.clone(),
+            exchange,
+            id: request.id.clone(),
+            cancelled,
+            memory: Arc::clone(&self.shared.memory),
+        };
         self.shared.engine.infer(request, Instant::now(), Box::new(responder));
         Ok(())
     }
@@ -145,16 +181,19 @@ struct FrameReply {
     exchange: u64,
     id: Option<ByteString>,
     cancelled: Arc<AtomicBool>,
+    memory: Arc<Account>,
 }
 
 impl Responder for FrameReply {
     fn answer(self: Box<Self>, result: Result<InferResponse>) {
-        let frame = match result {
-            Ok(response) => frame::encode_response(&response, &[], self.exchange),
-            Err(error) => encode_error(&error, self.id.as_deref(), self.exchange),
-        };
+        let frame = result.and_then(|response| {
+            let mut frame = frame::encode_response(&response, &[], self.exchange);
+            self.memory.hold_answer(frame.chunks_mut())?;
+            Ok(frame)
+        });
+        let frame = frame.unwrap_or_else(|error| encode_error(&error, self.id.as_deref(), self.exchange));
         // A stream that is gone has nobody to tell.
-        let _ = self.answers.send(Outgoing { exchange: self.exchange, frame });
+        let _ = self.answers.send(Outgoing::Answer(Answer { exchange: self.exchange, frame }));
     }
 
     fn is_cancelled(&mut self) -> bool {

@@ -11,12 +11,13 @@ use kingpole_values::{Code, Error, InferRequest, Result};
 use kingpole_wire::Scatter;
 use kingpole_wire::frame::{self, Message};
 
-use crate::body;
+use crate::body::{self, BodyError};
+use crate::budget::COUNTED_BYTES;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::respond;
 
-pub(crate) use conversation::{Conversation, Outgoing};
+pub(crate) use conversation::{CREDIT, Conversation, Outgoing, grant};
 pub(crate) use kingpole_wire::frame::{MAGIC, MEDIA_TYPE};
 pub(crate) use stream::serve;
 
@@ -51,14 +52,21 @@ pub(crate) fn encode_error(error: &Error, id: Option<&str>, exchange: u64) -> Sc
     frame::encode_error(error, retry_after_ms, id, exchange)
 }
 
+/// An Error frame that no second try changes.
+fn encode_final_error(error: &Error, exchange: u64) -> Scatter {
+    frame::encode_error(error, 0, None, exchange)
+}
+
 /// A frame as a gRPC message: 5 bytes in front.
 pub(crate) fn grpc_message(frame: Scatter) -> Vec<Bytes> {
     let length = u32::try_from(frame.len()).unwrap_or(u32::MAX);
-    let mut first = BytesMut::with_capacity(5 + frame.chunks().first().map_or(0, Bytes::len).min(64 * 1024));
+    let mut first =
+        BytesMut::with_capacity(5 + frame.chunks().first().map_or(0, Bytes::len).min(COUNTED_BYTES));
     first.put_u8(0);
     first.put_u32(length);
     let mut pieces = frame.into_chunks();
-    if pieces.first().is_some_and(|piece| piece.len() <= 64 * 1024) {
+    // Longer ones may be charged for as long as they live, so that they are not copied.
+    if pieces.first().is_some_and(|piece| piece.len() < COUNTED_BYTES) {
         first.put_slice(&pieces.remove(0));
     }
     let mut message = vec![first.freeze()];
@@ -69,13 +77,9 @@ pub(crate) fn grpc_message(frame: Scatter) -> Vec<Bytes> {
 /// Answer a frame that came as an HTTP body with a frame.
 pub(crate) async fn over_http(request: HttpRequest, shared: &Shared) -> HttpResponse {
     let HttpRequest { headers, body, received, .. } = request;
-    let body = match body::read(body, &headers, &shared.configuration).await {
+    let body = match body::read(body, &headers, shared).await {
         Ok(body) => body,
-        Err(error) => {
-            let error = error.into_error();
-            shared.engine.count_refused(error.code);
-            return write_error(&error, None, 0).closing();
-        }
+        Err(refused) => return write_body_error(refused, shared),
     };
     let decoded = decode_request(body).and_then(|(mut request, exchange)| {
         respond::shorten(&mut request, respond::timeout_us(&headers)?);
@@ -93,14 +97,37 @@ pub(crate) async fn over_http(request: HttpRequest, shared: &Shared) -> HttpResp
 
 async fn infer(shared: &Shared, request: InferRequest, exchange: u64, received: Instant) -> HttpResponse {
     let id = request.id.clone();
-    match respond::infer(&shared.engine, request, received).await {
-        Ok(response) => write(StatusCode::OK, frame::encode_response(&response, &[], exchange)),
+    let held = respond::infer(&shared.engine, request, received).await.and_then(|response| {
+        let mut frame = frame::encode_response(&response, &[], exchange);
+        shared.memory.hold_answer(frame.chunks_mut())?;
+        Ok(frame)
+    });
+    match held {
+        Ok(frame) => write(StatusCode::OK, frame),
         Err(error) => write_error(&error, id.as_deref(), exchange),
     }
 }
 
 fn write(status: StatusCode, frame: Scatter) -> HttpResponse {
     HttpResponse::new(status, HeaderValue::from_static(MEDIA_TYPE), frame.into_chunks().into_vec())
+}
+
+fn write_body_error(refused: BodyError, shared: &Shared) -> HttpResponse {
+    match refused {
+        BodyError::TooLong(error) => {
+            shared.engine.count_refused(error.code);
+            write(StatusCode::PAYLOAD_TOO_LARGE, encode_final_error(&error, 0)).closing()
+        }
+        BodyError::NoRoom(error) => {
+            shared.engine.count_refused(error.code);
+            write_error(&error, None, 0)
+        }
+        refused => {
+            let error = Error::from(refused);
+            shared.engine.count_refused(error.code);
+            write_error(&error, None, 0).closing()
+        }
+    }
 }
 
 fn write_error(error: &Error, id: Option<&str>, exchange: u64) -> HttpResponse {

@@ -1,7 +1,6 @@
 //! `grpc.health.v1`: the server, and each model by its name.
 
 use std::rc::Rc;
-use std::time::Duration;
 
 use kingpole_engine::Engine;
 use kingpole_values::Error;
@@ -9,12 +8,9 @@ use kingpole_wire::grpc::proto::health::health_check_response::ServingStatus;
 use kingpole_wire::grpc::proto::health::{HealthCheckRequest, HealthCheckResponse};
 use prost::Message;
 
+use super::messages::Messages;
 use super::reply::{self, Reply};
-use crate::body::Messages;
 use crate::connection::Shared;
-
-/// How soon a watcher hears of a change. Kubernetes and gRPC clients ask once per several seconds.
-const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
 const SERVICES: [&str; 4] =
     ["", "inference.GRPCInferenceService", "kingpole.v1.Inference", "grpc.health.v1.Health"];
@@ -40,7 +36,7 @@ pub(crate) async fn watch(shared: Rc<Shared>, mut messages: Messages, reply: Rep
     let message = std::future::poll_fn(|cx| messages.poll_message(cx)).await;
     let request = match message {
         Some(Ok(message)) => HealthCheckRequest::decode(message),
-        Some(Err(error)) => return reply.error(&error),
+        Some(Err(refused)) => return reply.error(&refused.error),
         None => return reply.error(&Error::invalid("the call has no request message")),
     };
     let Ok(request) = request else {
@@ -49,13 +45,11 @@ pub(crate) async fn watch(shared: Rc<Shared>, mut messages: Messages, reply: Rep
     let Some(mut stream) = reply.stream() else { return };
     let mut told = None;
     let mut drained = std::pin::pin!(Rc::clone(&shared).drained());
-    let mut interval = tokio::time::interval(WATCH_INTERVAL);
+    let mut changes = shared.engine.changes();
+    let mut draining = false;
     loop {
-        let draining = tokio::select! {
-            _ = interval.tick() => false,
-            () = &mut drained => true,
-            () = std::future::poll_fn(|cx| stream.poll_gone(cx)) => return,
-        };
+        // Before looking: what changes while we look is seen in the next turn.
+        changes.mark_unchanged();
         let now = if draining {
             ServingStatus::NotServing
         } else {
@@ -71,5 +65,11 @@ pub(crate) async fn watch(shared: Rc<Shared>, mut messages: Messages, reply: Rep
         if draining {
             return stream.finish(Some(&Error::unavailable("the server is shutting down")));
         }
+        draining = tokio::select! {
+            // An error means that the engine is gone, which drains the server as well.
+            _ = changes.changed() => false,
+            () = &mut drained => true,
+            () = std::future::poll_fn(|cx| stream.poll_gone(cx)) => return,
+        };
     }
 }

@@ -1,16 +1,18 @@
 //! One inference over gRPC: decoded where the connection is read, answered from wherever it was run.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Instant;
 
 use bytes::Bytes;
 use kingpole_engine::Responder;
-use kingpole_values::{Code, Error, InferRequest, InferResponse, Result};
+use kingpole_values::{Code, Error, InferRequest, InferResponse};
 
 use super::Metadata;
+use super::messages::{MessageError, Messages};
 use super::reply::Reply;
-use crate::body::Messages;
+use crate::budget::Account;
 use crate::connection::Shared;
 use crate::{frame, respond};
 
@@ -32,7 +34,7 @@ pub(crate) struct Decoded {
 }
 
 impl Form {
-    pub(crate) fn decode(self, message: Bytes, metadata: &Metadata) -> Result<Decoded> {
+    pub(crate) fn decode(self, message: Bytes, metadata: &Metadata) -> kingpole_values::Result<Decoded> {
         let mut decoded = match self {
             Self::Protobuf => {
                 let decoded = kingpole_wire::grpc::decode_infer_request(message)?;
@@ -78,14 +80,16 @@ impl InferCall {
         }
     }
 
-    fn infer(self, message: Option<Result<Bytes>>, shared: &Rc<Shared>, reply: Reply) {
+    fn infer(self, message: Option<Result<Bytes, MessageError>>, shared: &Rc<Shared>, reply: Reply) {
         let decoded = message
-            .unwrap_or_else(|| Err(Error::invalid("the call has no request message")))
+            .unwrap_or_else(|| Err(Error::invalid("the call has no request message").into()))
+            .map_err(Error::from)
             .and_then(|message| self.form.decode(message, &self.metadata));
         match decoded {
             Ok(Decoded { request, used_contents, exchange }) => {
                 let mirror_contents = used_contents && shared.configuration.mirror_contents;
-                let responder = InferReply { reply, form: self.form, mirror_contents, exchange };
+                let memory = Arc::clone(&shared.memory);
+                let responder = InferReply { reply, form: self.form, mirror_contents, exchange, memory };
                 shared.engine.infer(request, self.received, Box::new(responder));
             }
             Err(error) => {
@@ -102,20 +106,24 @@ struct InferReply {
     form: Form,
     mirror_contents: bool,
     exchange: u64,
+    memory: Arc<Account>,
 }
 
 impl Responder for InferReply {
-    fn answer(self: Box<Self>, result: Result<InferResponse>) {
-        match (result, self.form) {
-            (Ok(response), Form::Protobuf) => {
-                let message =
-                    kingpole_wire::grpc::encode_infer_response_message(&response, self.mirror_contents);
-                self.reply.message(message.into_chunks());
-            }
-            (Ok(response), Form::Frame) => {
-                let frame = kingpole_wire::frame::encode_response(&response, &[], self.exchange);
-                self.reply.message(frame::grpc_message(frame));
-            }
+    fn answer(self: Box<Self>, result: kingpole_values::Result<InferResponse>) {
+        let message = result.and_then(|response| {
+            let mut message = match self.form {
+                Form::Protobuf => {
+                    kingpole_wire::grpc::encode_infer_response_message(&response, self.mirror_contents)
+                }
+                Form::Frame => kingpole_wire::frame::encode_response(&response, &[], self.exchange),
+            };
+            self.memory.hold_answer(message.chunks_mut())?;
+            Ok(message)
+        });
+        match (message, self.form) {
+            (Ok(message), Form::Protobuf) => self.reply.message(message.into_chunks()),
+            (Ok(frame), Form::Frame) => self.reply.message(frame::grpc_message(frame)),
             (Err(error), _) => self.reply.error(&error),
         }
     }

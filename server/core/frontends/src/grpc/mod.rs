@@ -2,6 +2,7 @@
 
 mod health;
 mod infer;
+mod messages;
 mod reflection;
 mod reply;
 mod services;
@@ -16,11 +17,12 @@ use h2::server::SendResponse;
 use http::{HeaderMap, Method, request};
 use kingpole_values::{Code, Error, Result};
 
-use crate::body::{Messages, Source};
+use crate::body::Source;
 use crate::connection::Shared;
 use crate::http2::unless_reset;
 use crate::unpack::Coding;
 use infer::{Form, InferCall};
+use messages::Messages;
 use reply::Reply;
 
 /// What a call's metadata says to us.
@@ -47,7 +49,7 @@ pub(crate) fn serve(
             return reply.error(&error);
         }
     };
-    let messages = Messages::new(body, metadata.coding, shared.configuration.max_body_bytes);
+    let messages = Messages::new(body, metadata.coding, Rc::clone(shared));
     let path = parts.uri.path();
     let form = match path {
         "/inference.GRPCInferenceService/ModelInfer" => Form::Protobuf,
@@ -111,7 +113,8 @@ async fn unary(
 ) {
     let call = async {
         let message = std::future::poll_fn(|cx| messages.poll_message(cx)).await;
-        let message = message.unwrap_or_else(|| Err(Error::invalid("the call has no request message")))?;
+        let message =
+            message.unwrap_or_else(|| Err(Error::invalid("the call has no request message").into()))?;
         services::answer(&shared, &path, message).await
     };
     let limit =

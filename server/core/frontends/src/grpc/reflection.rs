@@ -12,8 +12,8 @@ use prost_types::{DescriptorProto, FileDescriptorProto, FileDescriptorSet};
 use proto::server_reflection_request::MessageRequest;
 use proto::server_reflection_response::MessageResponse;
 
+use super::messages::Messages;
 use super::reply::{self, Reply};
-use crate::body::Messages;
 
 /// Every schema, findable by file and by symbol.
 #[derive(Default)]
@@ -118,7 +118,7 @@ pub(crate) async fn serve(mut messages: Messages, reply: Reply) {
         };
         let decoded = match message {
             None => return stream.finish(None),
-            Some(Err(error)) => return stream.finish(Some(&error)),
+            Some(Err(refused)) => return stream.finish(Some(&refused.error)),
             Some(Ok(message)) => proto::ServerReflectionRequest::decode(message),
         };
         let Ok(request) = decoded else {

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
@@ -14,13 +15,15 @@ use tokio::sync::mpsc;
 
 use super::Metadata;
 use super::infer::{Decoded, Form};
+use super::messages::{MessageError, Messages};
 use super::reply::{Gone, Reply, ReplyStream};
-use crate::body::Messages;
+use crate::budget::{Account, Charge};
 use crate::connection::Shared;
 use crate::frame::{self, Conversation, Outgoing};
+use crate::http2::STREAM_WINDOW_BYTES;
 
 /// Requests of one stream that may be read and not yet answered: the stream's backpressure.
-const MAX_IN_FLIGHT: usize = 1024;
+const MAX_IN_FLIGHT: usize = frame::CREDIT as usize;
 
 /// How a stream's messages look and in which order they are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,17 +46,30 @@ struct TritonReply {
     sequence: u64,
     id: Option<ByteString>,
     mirror_contents: bool,
+    memory: Arc<Account>,
+}
+
+impl TritonReply {
+    /// The way back of the next request.
+    fn next(answers: &mpsc::UnboundedSender<Answer>, next_in: &mut u64, shared: &Shared) -> Self {
+        let sequence = *next_in;
+        *next_in += 1;
+        let (answers, memory) = (answers.clone(), Arc::clone(&shared.memory));
+        Self { answers, sequence, id: None, mirror_contents: false, memory }
+    }
 }
 
 impl Responder for TritonReply {
     fn answer(self: Box<Self>, result: Result<InferResponse>) {
-        let pieces = match result {
-            Ok(mut response) => {
-                response.parameters.push(("triton_final_response".into(), Parameter::Bool(true)));
-                encode_stream_response_message(&response, self.mirror_contents).into_chunks().into_vec()
-            }
-            Err(error) => vec![encode_stream_error_message(&error, self.id.as_deref())],
-        };
+        let message = result.and_then(|mut response| {
+            response.parameters.push(("triton_final_response".into(), Parameter::Bool(true)));
+            let message = encode_stream_response_message(&response, self.mirror_contents);
+            let mut pieces = message.into_chunks().into_vec();
+            self.memory.hold_answer(&mut pieces)?;
+            Ok(pieces)
+        });
+        let pieces =
+            message.unwrap_or_else(|error| vec![encode_stream_error_message(&error, self.id.as_deref())]);
         // A stream that is gone has nobody to tell.
         let _ = self.answers.send(Answer { sequence: self.sequence, pieces });
     }
@@ -106,19 +122,16 @@ impl Speaker {
     fn receive(&mut self, message: Bytes, shared: &Shared, metadata: &Metadata) -> Vec<Bytes> {
         match self {
             Self::Triton { sender, next_in, .. } => {
-                let (answers, sequence) = (sender.clone(), *next_in);
-                *next_in += 1;
+                let mut responder = TritonReply::next(sender, next_in, shared);
                 match Form::Protobuf.decode(message, metadata) {
                     Ok(Decoded { request, used_contents, .. }) => {
-                        let mirror_contents = used_contents && shared.configuration.mirror_contents;
-                        let id = request.id.clone();
-                        let responder = TritonReply { answers, sequence, id, mirror_contents };
+                        responder.mirror_contents = used_contents && shared.configuration.mirror_contents;
+                        responder.id.clone_from(&request.id);
                         shared.engine.infer(request, Instant::now(), Box::new(responder));
                     }
                     Err(error) => {
                         shared.engine.count_refused(error.code);
                         // Waits for its turn like any other.
-                        let responder = TritonReply { answers, sequence, id: None, mirror_contents: false };
                         Box::new(responder).answer(Err(error));
                     }
                 }
@@ -135,6 +148,37 @@ impl Speaker {
                 answer.map(frame::grpc_message).unwrap_or_default()
             }
         }
+    }
+
+    /// Answer a message that was refused before it was there whole. An error ends the stream.
+    fn refuse(&mut self, refused: MessageError, shared: &Shared) -> Result<Vec<Bytes>> {
+        let MessageError { error, beginning } = refused;
+        let Some(beginning) = beginning else { return Err(error) };
+        match self {
+            Self::Triton { sender, next_in, .. } => {
+                shared.engine.count_refused(error.code);
+                Box::new(TritonReply::next(sender, next_in, shared)).answer(Err(error));
+                Ok(Vec::new())
+            }
+            Self::Frame { .. } => {
+                // Without its number nobody knows which request is meant.
+                let Some(exchange) = kingpole_wire::frame::peek_exchange(&beginning) else {
+                    return Err(error);
+                };
+                shared.engine.count_refused(error.code);
+                Ok(frame::grpc_message(frame::encode_error(&error, None, exchange)))
+            }
+        }
+    }
+
+    /// Whether more may be read, with so many pieces waiting to be written: a client that does not read
+    /// its answers is not read from. Credit bounds the requests of frames, so that a Cancel can be read.
+    fn has_room(&self, unwritten: usize) -> bool {
+        let requests = match self {
+            Self::Triton { .. } => self.in_flight(),
+            Self::Frame { .. } => 0,
+        };
+        requests + unwritten < MAX_IN_FLIGHT
     }
 
     /// Move every answer whose turn it is.
@@ -156,9 +200,9 @@ impl Speaker {
             }
             Self::Frame { conversation, answers } => {
                 while let Poll::Ready(Some(answer)) = answers.poll_recv(cx) {
-                    if conversation.finish(&answer) {
-                        outgoing.extend(frame::grpc_message(answer.frame));
-                    }
+                    // What is known at once does not come this way here.
+                    let Outgoing::Answer(answer) = answer else { continue };
+                    outgoing.extend(frame::grpc_message(conversation.finish(answer)));
                 }
             }
         }
@@ -174,6 +218,8 @@ struct InferStream {
     outgoing: VecDeque<Bytes>,
     ended: bool,
     failure: Option<Error>,
+    /// While nothing is read, for what the client may send into its window all the same.
+    paused: Option<Charge>,
 }
 
 /// Serve one stream until the client has ended it and every request is answered.
@@ -186,14 +232,23 @@ pub(crate) async fn serve(
 ) {
     let Some(stream) = reply.stream() else { return };
     let mut drained = std::pin::pin!(Rc::clone(&shared).drained());
-    let speaker = Speaker::new(dialect, &shared);
-    let outgoing = VecDeque::new();
-    let mut serving =
-        InferStream { shared, metadata, messages, stream, speaker, outgoing, ended: false, failure: None };
+    let mut serving = InferStream {
+        speaker: Speaker::new(dialect, &shared),
+        shared,
+        metadata,
+        messages,
+        stream,
+        outgoing: VecDeque::new(),
+        ended: false,
+        failure: None,
+        paused: None,
+    };
+    if dialect == Dialect::Frame {
+        serving.outgoing.extend(frame::grpc_message(frame::grant()));
+    }
     let answered = std::future::poll_fn(|cx| {
         if !serving.ended && drained.as_mut().poll(cx).is_ready() {
-            serving.ended = true;
-            serving.failure = Some(Error::unavailable("the server is shutting down"));
+            serving.end(Error::unavailable("the server is shutting down"));
         }
         serving.poll(cx)
     })
@@ -215,37 +270,50 @@ impl InferStream {
                     return Poll::Ready(true);
                 }
                 // Reading stopped for want of room, and writing made some.
-                Poll::Ready(Ok(())) if !read && self.has_room() => {}
+                Poll::Ready(Ok(())) if !read && self.speaker.has_room(self.outgoing.len()) => {}
                 _ => break,
             }
         }
         self.stream.poll_gone(cx).map(|()| false)
     }
 
-    fn has_room(&self) -> bool {
-        // What waits to be written counts as well: a client that does not read is not read from.
-        self.speaker.in_flight() + self.outgoing.len() < MAX_IN_FLIGHT
-    }
-
     /// Read until nothing is there. False if it stopped for want of room.
     fn read(&mut self, cx: &mut Context<'_>) -> bool {
         while !self.ended {
-            if !self.has_room() {
+            if !self.speaker.has_room(self.outgoing.len()) {
+                if let Err(error) = self.pause() {
+                    self.end(error);
+                }
                 return false;
             }
+            self.paused = None;
             match self.messages.poll_message(cx) {
                 Poll::Pending => break,
                 Poll::Ready(None) => self.ended = true,
-                Poll::Ready(Some(Err(error))) => {
-                    self.ended = true;
-                    self.failure = Some(error);
-                }
+                Poll::Ready(Some(Err(refused))) => match self.speaker.refuse(refused, &self.shared) {
+                    Ok(answer) => self.outgoing.extend(answer),
+                    Err(error) => self.end(error),
+                },
                 Poll::Ready(Some(Ok(message))) => {
                     self.outgoing.extend(self.speaker.receive(message, &self.shared, &self.metadata));
                 }
             }
         }
         true
+    }
+
+    fn end(&mut self, error: Error) {
+        self.ended = true;
+        self.failure = Some(error);
+    }
+
+    fn pause(&mut self) -> Result<()> {
+        if self.paused.is_none() {
+            let mut charge = self.shared.memory.open();
+            charge.cover(STREAM_WINDOW_BYTES as usize)?;
+            self.paused = Some(charge);
+        }
+        Ok(())
     }
 
     /// Ready once everything was written.

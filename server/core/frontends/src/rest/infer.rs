@@ -22,11 +22,11 @@ pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shar
         shared.engine.count_refused(error.code);
         Dialect::Json.error(error)
     };
-    let body = match body::read(body, &headers, &shared.configuration).await {
+    let body = match body::read(body, &headers, shared).await {
         Ok(body) => body,
         Err(error) => {
             let refusal = Dialect::Json.body_error(&error);
-            shared.engine.count_refused(error.into_error().code);
+            shared.engine.count_refused(Error::from(error).code);
             return refusal;
         }
     };
@@ -51,7 +51,7 @@ pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shar
         Err(error) => return refuse(&error),
     }
     match respond::infer(&shared.engine, request, received).await {
-        Ok(response) => write(&response, &reply, &headers),
+        Ok(response) => write(&response, &reply, &headers, shared),
         Err(error) => Dialect::Json.error(&error),
     }
 }
@@ -62,8 +62,12 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>> {
     number.map(Some).ok_or_else(|| Error::invalid(format!("the header {name} is not a number")))
 }
 
-fn write(response: &InferResponse, reply: &RestReply, headers: &HeaderMap) -> HttpResponse {
-    let encoded = match encode_infer_response(response, reply) {
+fn write(response: &InferResponse, reply: &RestReply, headers: &HeaderMap, shared: &Shared) -> HttpResponse {
+    let held = encode_infer_response(response, reply).and_then(|mut encoded| {
+        shared.memory.hold_answer(encoded.body.chunks_mut())?;
+        Ok(encoded)
+    });
+    let encoded = match held {
         Ok(encoded) => encoded,
         Err(error) => return Dialect::Json.error(&error),
     };

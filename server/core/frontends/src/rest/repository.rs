@@ -15,7 +15,7 @@ async fn read_object(
     request: HttpRequest,
     shared: &Shared,
 ) -> std::result::Result<Map<String, Value>, Box<HttpResponse>> {
-    let body = body::read(request.body, &request.headers, &shared.configuration)
+    let body = body::read(request.body, &request.headers, shared)
         .await
         .map_err(|error| Dialect::Json.body_error(&error))?;
     if body.iter().all(u8::is_ascii_whitespace) {

@@ -11,7 +11,7 @@ use kingpole_wire::frame::{
 };
 
 use crate::grpc::{self, call, framed, request};
-use crate::server::Server;
+use crate::server::{LIMIT, Server};
 
 fn encoded(exchange: u64, values: &[f32]) -> Bytes {
     encode_request(&request(&exchange.to_string(), values), &[], exchange).into_bytes()
@@ -30,7 +30,10 @@ fn read_frames(stream: &mut impl Read, wanted: usize) -> Vec<Frame> {
     let mut piece = [0; 4096];
     while frames.len() < wanted {
         if let Some(frame) = reader.next_frame().unwrap() {
-            frames.push(frame);
+            // A stream begins with credit.
+            if !matches!(frame.message, Message::Credit { .. }) {
+                frames.push(frame);
+            }
             continue;
         }
         let read = stream.read(&mut piece).unwrap();
@@ -38,6 +41,15 @@ fn read_frames(stream: &mut impl Read, wanted: usize) -> Vec<Frame> {
         reader.push(&piece[..read]);
     }
     frames
+}
+
+/// Every frame, credit included, until the server closes; a reset is a failure.
+fn read_to_end(stream: &mut impl Read) -> Vec<Frame> {
+    let mut reader = FrameReader::new(1 << 24);
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    reader.push(&bytes);
+    std::iter::from_fn(|| reader.next_frame().unwrap()).collect()
 }
 
 #[test]
@@ -80,7 +92,12 @@ async fn a_grpc_stream_of_frames_answers_each() {
     let mut exchanges = HashSet::new();
     while !rest.is_empty() {
         let length = u32::from_be_bytes(rest[1..5].try_into().unwrap()) as usize;
-        exchanges.insert(frame::decode(rest.split_to(5 + length).slice(5..)).unwrap().exchange);
+        let frame = frame::decode(rest.split_to(5 + length).slice(5..)).unwrap();
+        if let Message::Credit { requests } = frame.message {
+            assert_eq!((requests, exchanges.len()), (1023, 0), "credit comes first");
+        } else {
+            exchanges.insert(frame.exchange);
+        }
     }
     assert_eq!(exchanges, (0..=50).collect(), "0 is the error");
 }
@@ -134,9 +151,7 @@ fn an_ended_stream_is_answered_to_its_end_and_closed() {
     let mut stream = server.connect();
     stream.write_all(&encoded(1, &[1.0])).unwrap();
     stream.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    assert_eq!(frame::decode(bytes.into()).unwrap().exchange, 1);
+    assert_eq!(read_to_end(&mut stream)[1].exchange, 1);
 }
 
 #[test]
@@ -144,8 +159,95 @@ fn a_stream_that_makes_no_sense_gets_an_error_and_is_closed() {
     let server = Server::start();
     let mut stream = server.connect();
     stream.write_all(b"KINGPOL\x09 what follows is of a later version").unwrap();
-    let mut bytes = Vec::new();
-    stream.read_to_end(&mut bytes).unwrap();
-    let frame = frame::decode(bytes.into()).unwrap();
-    assert!(matches!(frame.message, Message::Error(_)), "{frame:?}");
+    let frames = read_to_end(&mut stream);
+    assert!(matches!(frames[1].message, Message::Error(_)), "{frames:?}");
+}
+
+#[test]
+fn a_body_above_the_limit_is_an_error_frame_that_says_nothing_of_trying_again() {
+    let server = Server::start();
+    let kind = [("content-type", "application/x-kingpole")];
+    let response = server.ask("POST", "/v1/infer", &kind, &vec![0; LIMIT + 1]);
+    assert_eq!(response.status, 413);
+    let Message::Error(error) = frame::decode(response.body.into()).unwrap().message else { panic!() };
+    assert_eq!((error.error.code, error.retry_after_ms), (Code::ResourceExhausted, 0));
+    // On a stream of its own it is refused from its announcement.
+    let mut stream = server.connect();
+    let frame = encoded(1, &vec![0.0; LIMIT / 4]);
+    assert!(frame.len() > LIMIT);
+    // The server may have closed by then.
+    let _ = stream.write_all(&frame);
+    let frames = read_to_end(&mut stream);
+    let Message::Error(error) = &frames[1].message else { panic!("{frames:?}") };
+    assert_eq!((error.error.code, error.retry_after_ms), (Code::ResourceExhausted, 0));
+}
+
+#[test]
+fn the_answer_to_nonsense_arrives_although_more_nonsense_is_on_its_way() {
+    let server = Server::start();
+    for round in 0..20 {
+        let mut stream = server.connect();
+        let mut nonsense = b"KINGPOL\x09".to_vec();
+        nonsense.resize(4 << 20, 7);
+        stream.write_all(&nonsense).unwrap_or_else(|error| panic!("round {round}: {error}"));
+        stream.shutdown(std::net::Shutdown::Write).unwrap();
+        let frames = read_to_end(&mut stream);
+        assert!(matches!(frames[1].message, Message::Error(_)), "{frames:?}");
+    }
+}
+
+#[test]
+fn credit_is_granted_at_once_and_what_passes_it_is_refused() {
+    let server = Server::start();
+    let lane = server.publish_held();
+    let mut stream = server.connect();
+    let held = |exchange: u64| {
+        let mut request = request(&exchange.to_string(), &[1.0]);
+        request.model = "held".into();
+        encode_request(&request, &[], exchange).into_bytes()
+    };
+    let mut reader = FrameReader::new(1 << 24);
+    let mut next = |stream: &mut std::net::TcpStream| {
+        let mut piece = [0; 4096];
+        loop {
+            if let Some(frame) = reader.next_frame().unwrap() {
+                return frame;
+            }
+            let read = stream.read(&mut piece).unwrap();
+            assert!(read > 0, "the server closed");
+            reader.push(&piece[..read]);
+        }
+    };
+    // The first request needs no grant: before it nobody knows what this connection speaks.
+    stream.write_all(&held(1)).unwrap();
+    let Message::Credit { requests } = next(&mut stream).message else { panic!("no credit") };
+    let granted = requests + 1;
+    for exchange in 2..=u64::from(granted) + 2 {
+        stream.write_all(&held(exchange)).unwrap();
+    }
+    for excess in 1..=2 {
+        let refused = next(&mut stream);
+        assert_eq!(refused.exchange, u64::from(granted) + excess);
+        assert!(
+            matches!(refused.message, Message::Error(error) if error.error.code == Code::ResourceExhausted)
+        );
+    }
+    // Questions need no credit, and a Cancel is read although all of it is used.
+    stream.write_all(&encode_server_info_request(5000).into_bytes()).unwrap();
+    assert_eq!(next(&mut stream).exchange, 5000);
+    stream.write_all(&encode_cancel(7).into_bytes()).unwrap();
+    stream.write_all(&encode_server_info_request(5001).into_bytes()).unwrap();
+    assert_eq!(next(&mut stream).exchange, 5001);
+    lane.release();
+    let mut answered = HashSet::new();
+    for _ in 0..granted {
+        match next(&mut stream) {
+            Frame { message: Message::Credit { requests }, .. } => assert_eq!(requests, 1),
+            frame => assert!(answered.insert(frame.exchange)),
+        }
+    }
+    assert_eq!(answered.len(), granted as usize - 1);
+    assert!(!answered.contains(&7), "cancelled, its credit came back without an answer");
+    stream.write_all(&held(6000)).unwrap();
+    assert_eq!(next(&mut stream).exchange, 6000);
 }

@@ -283,6 +283,10 @@ async fn a_watcher_hears_of_the_end() {
     send.send_data(framed(b""), true).unwrap();
     let mut body = response.await.unwrap().into_body();
     assert_eq!(body.data().await.unwrap().unwrap(), framed(&[8, 1]), "SERVING");
+    server.engine.set_ready(false);
+    assert_eq!(body.data().await.unwrap().unwrap(), framed(&[8, 2]), "NOT_SERVING");
+    server.engine.set_ready(true);
+    assert_eq!(body.data().await.unwrap().unwrap(), framed(&[8, 1]), "SERVING again");
     server.drain();
     assert_eq!(body.data().await.unwrap().unwrap(), framed(&[8, 2]), "NOT_SERVING");
     let trailers = body.trailers().await.unwrap().unwrap();
@@ -379,4 +383,47 @@ async fn a_drained_connection_says_goodbye() {
     connection.await.unwrap().unwrap();
     let refused = client.clone().ready().await;
     assert!(refused.is_err());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_watcher_of_a_model_hears_of_it_coming_and_going() {
+    use proto::health::HealthCheckRequest;
+    let server = Server::start();
+    let client = client(&server).await;
+    let mut ready = client.clone().ready().await.unwrap();
+    let request = Request::post("http://test/grpc.health.v1.Health/Watch")
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    let (response, mut send) = ready.send_request(request, false).unwrap();
+    let asked = HealthCheckRequest { service: "held".to_owned() };
+    send.send_data(framed(&asked.encode_to_vec()), true).unwrap();
+    let mut body = response.await.unwrap().into_body();
+    assert_eq!(body.data().await.unwrap().unwrap(), framed(&[8, 3]), "SERVICE_UNKNOWN");
+    let _held = server.publish_held();
+    assert_eq!(body.data().await.unwrap().unwrap(), framed(&[8, 1]), "SERVING");
+}
+
+#[test]
+fn a_client_that_no_longer_answers_pings_is_left() {
+    use std::io::{Read, Write};
+    let configuration = kingpole_frontends::FrontendConfiguration {
+        ping_interval: std::time::Duration::from_millis(50),
+        ..Default::default()
+    };
+    let server = Server::start_with(&["127.0.0.1:0".to_owned()], configuration);
+    let mut stream = server.connect();
+    stream.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").unwrap();
+    stream.write_all(&[0, 0, 0, 4, 0, 0, 0, 0, 0]).unwrap();
+    // HEADERS of "POST http://.../" without an end: the server waits for a body.
+    stream.write_all(&[0, 0, 6, 1, 4, 0, 0, 0, 1, 0x83, 0x86, 0x84, 0x41, 0x01, b't']).unwrap();
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes).unwrap();
+    let mut kinds = Vec::new();
+    let mut rest = &bytes[..];
+    while let Some((head, after)) = rest.split_at_checked(9) {
+        kinds.push(head[3]);
+        rest = &after[u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize..];
+    }
+    assert!(kinds.contains(&6), "no PING in {kinds:?}");
 }

@@ -229,3 +229,25 @@ fn an_idle_connection_is_closed_when_the_server_drains() {
     stream.read_to_string(&mut rest).unwrap();
     assert!(rest.ends_with("{\"live\":true}"), "{rest}");
 }
+
+#[test]
+fn the_refusal_of_a_body_arrives_although_the_body_is_still_on_its_way() {
+    let server = Server::start();
+    let body = vec![b' '; 4 << 20];
+    let announced = format!("POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-length: {}\r\n\r\n", body.len());
+    let coded = format!(
+        "POST {INFER} HTTP/1.1\r\nhost: t\r\ncontent-encoding: br\r\ncontent-length: {LIMIT}\r\n\r\n"
+    );
+    for (head, status) in [(announced.as_str(), 413), (coded.as_str(), 415), ("no HTTP at all\r\n\r\n", 400)]
+    {
+        for round in 0..10 {
+            let mut stream = server.connect();
+            stream.write_all(head.as_bytes()).unwrap();
+            stream.write_all(&body).unwrap_or_else(|error| panic!("{head} {round}: {error}"));
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).unwrap_or_else(|error| panic!("{head} {round}: {error}"));
+            let response = Response::parse(&answer);
+            assert_eq!((response.status, response.header("retry-after")), (status, None), "{head}");
+        }
+    }
+}

@@ -4,5 +4,6 @@ mod frames;
 mod graphpipe;
 mod grpc;
 mod http1;
+mod memory;
 mod server;
 mod transports;

@@ -7,10 +7,10 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kingpole_engine::{
-    Clock, Engine, EngineConfiguration, InlineModel, Model, ModelSpec, Placement, Profile, ServerInfo,
-    Shared, TensorSpec,
+    Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFuture, LaneOutcome, Model,
+    ModelSpec, Placement, Pool, Profile, ServerInfo, Shared, TensorSpec,
 };
-use kingpole_frontends::{FrontendConfiguration, Listeners, reactor, run_reactor};
+use kingpole_frontends::{FrontendConfiguration, Listeners, MemoryBudget, reactor, run_reactor};
 use kingpole_values::{Datatype, Error, Result, Shape, Tensor};
 use tokio::sync::watch;
 
@@ -26,7 +26,42 @@ impl InlineModel for Identity {
     }
 }
 
+/// Gives much for little.
+struct Swell;
+
+pub const SWOLLEN_BYTES: usize = 256 << 10;
+
+impl InlineModel for Swell {
+    fn execute(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let rows = inputs[0].shape[0];
+        let columns = i64::try_from(SWOLLEN_BYTES / 4).unwrap();
+        let data = vec![0; SWOLLEN_BYTES * usize::try_from(rows).unwrap()].into();
+        Ok(vec![Tensor {
+            name: "y".into(),
+            datatype: Datatype::Fp32,
+            shape: Shape::new(&[rows, columns]),
+            data,
+        }])
+    }
+}
+
+struct EchoLane;
+
+impl Lane for EchoLane {
+    fn execute(&self, _: u32, batch: LaneBatch) -> LaneFuture {
+        let input = &batch.inputs[0];
+        let data: Vec<u8> = input.pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        let (shape, datatype) = (input.shape.clone(), input.datatype);
+        let output = Tensor { name: "y".into(), datatype, shape, data: data.into() };
+        Box::pin(std::future::ready(Ok(LaneOutcome { outputs: vec![output], execute_us: 1 })))
+    }
+}
+
 fn identity(name: &str, datatype: Datatype) -> Arc<Model> {
+    model(name, datatype, Placement::Inline(Arc::new(Identity)))
+}
+
+fn model(name: &str, datatype: Datatype, placement: Placement) -> Arc<Model> {
     let tensor = |name: &str| TensorSpec {
         name: name.into(),
         datatype,
@@ -44,13 +79,14 @@ fn identity(name: &str, datatype: Datatype) -> Arc<Model> {
         config_json: format!("{{\"name\":\"{name}\",\"max_batch_size\":32}}"),
         ..ModelSpec::default()
     };
-    Model::new(specification, Placement::Inline(Arc::new(Identity)), Profile::default(), 1).0
+    Model::new(specification, placement, Profile::default(), 1).0
 }
 
 /// A running server with the models `identity` (FP32, the default), `truth` (BOOL) and `words` (BYTES).
 pub struct Server {
     pub addresses: Vec<String>,
     pub engine: Arc<Shared>,
+    pub memory: Arc<MemoryBudget>,
     shutdown: watch::Sender<bool>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -64,6 +100,7 @@ impl Server {
 
     pub fn start_with(listen: &[String], configuration: FrontendConfiguration) -> Self {
         let configuration = Arc::new(FrontendConfiguration { max_body_bytes: LIMIT, ..configuration });
+        let memory = Arc::clone(&configuration.memory);
         let info = ServerInfo { name: "kingpole", version: "0.0.0", extensions: vec!["binary_tensor_data"] };
         let engine_configuration = EngineConfiguration {
             reactors: 1,
@@ -89,7 +126,34 @@ impl Server {
         let acceptor = std::thread::spawn(move || {
             runtime().block_on(listeners.accept(vec![handle], 1000, down)).unwrap();
         });
-        Self { addresses, engine, shutdown, threads: vec![reactor, acceptor] }
+        Self { addresses, engine, memory, shutdown, threads: vec![reactor, acceptor] }
+    }
+
+    /// A server whose frontends may hold this much.
+    pub fn start_within(limit_bytes: usize) -> Self {
+        let memory = MemoryBudget::new(limit_bytes);
+        Self::start_with(&["127.0.0.1:0".to_owned()], FrontendConfiguration { memory, ..Default::default() })
+    }
+
+    /// Serve the model `held`, whose requests wait until the returned pool is released.
+    pub fn publish_held(&self) -> Held<'_> {
+        let pool = Pool::new(1);
+        self.engine.publish(model("held", Datatype::Fp32, Placement::Lanes(Arc::clone(&pool), 0)));
+        Held { server: self, pool }
+    }
+
+    /// Serve the model `swell`, which answers each row with `SWOLLEN_BYTES`.
+    pub fn publish_swell(&self) {
+        self.engine.publish(model("swell", Datatype::Fp32, Placement::Inline(Arc::new(Swell))));
+    }
+
+    /// Wait until the frontends hold nothing any more.
+    pub fn expect_nothing_held(&self) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.memory.used_bytes() > 0 {
+            assert!(Instant::now() < deadline, "{} bytes are held", self.memory.used_bytes());
+            std::thread::yield_now();
+        }
     }
 
     pub fn drain(&self) {
@@ -127,6 +191,19 @@ impl Server {
 
     pub fn post(&self, path: &str, body: &str) -> Response {
         self.ask("POST", path, &[], body.as_bytes())
+    }
+}
+
+/// A model whose requests wait.
+pub struct Held<'a> {
+    server: &'a Server,
+    pool: Arc<Pool>,
+}
+
+impl Held<'_> {
+    pub fn release(&self) {
+        self.pool.attach(0, Arc::new(EchoLane));
+        self.server.engine.wake();
     }
 }
 
