@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from kingpole_client._clock import seconds_left
 from kingpole_client._frame import Frame
 from kingpole_client._messages import Answer, decode_answer, exchange_of
-from kingpole_client._values import Credit
+from kingpole_client._values import Credit, InferResponse
 from kingpole_client.errors import DeadlineExceeded, KingpoleError
 
 T = TypeVar("T")
@@ -38,6 +38,8 @@ class Ledger:
         """Return how many requests an answer allows beyond those allowed before."""
         if isinstance(answer, Credit):
             return min(answer.requests, _MOST_GRANTED)
+        if isinstance(answer, InferResponse) and answer.stage == "part":
+            return 0
         if exchange in self._questions:
             self._questions.remove(exchange)
             return 0
