@@ -47,6 +47,45 @@ class TensorConfiguration(_Closed, frozen=True, kw_only=True):
     labels: str | None = None
 
 
+class ControlConfiguration(_Closed, frozen=True, kw_only=True):
+    """An input of the model that says where a request stands in its sequence; clients do not send it.
+
+    `no` and `yes` are the values for the answer; a `correlation` input holds the sequence's id.
+    """
+
+    input: str
+    kind: Literal["start", "end", "ready", "correlation"]
+    no: float = 0
+    yes: float = 1
+
+
+class StateConfiguration(_Closed, frozen=True, kw_only=True):
+    """An output that the server keeps and gives back as an input with the sequence's next request.
+
+    `shape` is needed where the model leaves sizes open, without the rows of a model that batches;
+    `initial` is a file of raw values beside the configuration, zeros if left out.
+    """
+
+    input: str
+    output: str
+    shape: tuple[Annotated[int, msgspec.Meta(ge=0)], ...] | None = None
+    initial: str | None = None
+
+
+class SequenceConfiguration(_Closed, frozen=True, kw_only=True):
+    """How a model's sequences of requests are kept.
+
+    `direct` gives each a row of its own; with `oldest` any that have requests share a batch, and at most
+    `max_candidates` live on one instance.
+    """
+
+    strategy: Literal["direct", "oldest"] = "direct"
+    max_candidates: Annotated[int, msgspec.Meta(ge=1, le=1 << 16)] | None = None
+    max_idle_us: Annotated[int, msgspec.Meta(ge=1)] = 1_000_000
+    controls: tuple[ControlConfiguration, ...] = ()
+    states: tuple[StateConfiguration, ...] = ()
+
+
 class VersionPolicy(_Closed, frozen=True, kw_only=True):
     """Which versions are served: the `latest` so many, or the `specific` ones."""
 
@@ -66,6 +105,7 @@ class ModelConfiguration(_Closed, frozen=True, kw_only=True):
     outputs: tuple[TensorConfiguration, ...] = ()
     max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] | None = None
     decoupled: bool | None = None
+    sequence: SequenceConfiguration | None = None
     max_queue_delay_us: Annotated[int, msgspec.Meta(ge=0)] = 0
     default_timeout_us: Annotated[int, msgspec.Meta(ge=1)] | None = None
     execute_limit_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = None

@@ -11,6 +11,7 @@ from typing import Any
 from kingpole.configuration import ConfigurationError, TensorConfiguration
 from kingpole.repository.scan import Artifact
 from kingpole.repository.triton import config_json
+from kingpole.sequences import sequence_specification
 from kingpole.signature import DEFAULT_MAX_BATCH_SIZE, TensorSpec, format_shape, is_batchable
 
 
@@ -33,6 +34,27 @@ def merge(artifact: Artifact, reported: Mapping[str, Any]) -> dict[str, Any]:
     max_batch_size = _max_batch_size(
         configuration.max_batch_size, reported["max_batch_size"], inputs, outputs
     )
+    decoupled = _decoupled(configuration.decoupled, bool(reported.get("decoupled")))
+    sequence = None
+    if configuration.sequence is not None:
+        if decoupled:
+            raise ConfigurationError(
+                "sequence: a model that gives any number of responses cannot keep sequences"
+            )
+        sequence = sequence_specification(
+            configuration.sequence,
+            {spec.name: spec for spec in inputs},
+            {spec.name: spec for spec in outputs},
+            batches=max_batch_size > 0,
+            directory=artifact.home,
+        )
+        # The server fills and keeps these; clients never see them.
+        ours = {each["name"] for each in sequence["controls"]} | {
+            each["input"] for each in sequence["states"]
+        }
+        inputs = [spec for spec in inputs if spec.name not in ours]
+        kept = {each["output"] for each in sequence["states"]}
+        outputs = [spec for spec in outputs if spec.name not in kept]
     specification: dict[str, Any] = {
         "name": artifact.name,
         "version": artifact.version,
@@ -41,7 +63,8 @@ def merge(artifact: Artifact, reported: Mapping[str, Any]) -> dict[str, Any]:
         "inputs": [[*spec.row(), spec.optional] for spec in inputs],
         "outputs": [spec.row() for spec in outputs],
         "max_batch_size": max_batch_size,
-        "decoupled": _decoupled(configuration.decoupled, bool(reported.get("decoupled"))),
+        "decoupled": decoupled,
+        "sequence": sequence,
         "default_timeout_us": configuration.default_timeout_us,
         "max_queue_delay_us": configuration.max_queue_delay_us,
         "description": (

@@ -46,9 +46,8 @@ def test_a_configuration_is_mapped_field_by_field() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("sequence_batching { max_sequence_idle_microseconds: 1 }", "sequences are not supported"),
+        ("sequence_batching { iterative_sequence: true }", "iterative_sequence: not supported"),
         ("ensemble_scheduling { step [ { model_name: 'a' } ] }", "ensembles are not supported"),
-        ("model_transaction_policy { decoupled: true }", "decoupled"),
         ('platform: "caffe2_netdef"', "platform 'caffe2_netdef' is not supported"),
         (
             "input { name: 'x' data_type: TYPE_FP32 dims: [1] reshape { shape: [] } }",

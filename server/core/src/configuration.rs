@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use bytestring::ByteString;
-use kingpole_engine::{ModelSpec, TensorSpec};
-use kingpole_values::{Code, Datatype, Error, Result, Shape};
+use kingpole_engine::{Control, ControlKind, ModelSpec, SequencePolicy, State, Strategy, TensorSpec};
+use kingpole_values::{Code, Datatype, Error, Result, Shape, Tensor};
 use serde::{Deserialize, Serialize};
 
 /// How the server runs. Python has merged flags, environment and files already.
@@ -144,6 +144,97 @@ pub struct Specification {
     pub config_json: String,
     #[serde(default = "yes")]
     pub warmup: bool,
+    #[serde(default)]
+    pub sequence: Option<SequenceSpecification>,
+}
+
+/// How a version's sequences are kept.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SequenceSpecification {
+    /// None: each sequence has a row of its own; a number: so many may live on one lane.
+    max_candidates: Option<u32>,
+    max_idle_us: u64,
+    controls: Vec<ControlSpecification>,
+    states: Vec<StateSpecification>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ControlSpecification {
+    name: String,
+    kind: String,
+    datatype: String,
+    shape: Vec<i64>,
+    /// The elements for no and yes, as bytes.
+    values: [Vec<u8>; 2],
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StateSpecification {
+    input: String,
+    output: String,
+    datatype: String,
+    shape: Vec<i64>,
+    /// None: zeros.
+    initial: Option<Vec<u8>>,
+}
+
+impl SequenceSpecification {
+    fn policy(&self) -> Result<SequencePolicy> {
+        let strategy = match self.max_candidates {
+            None => Strategy::Direct,
+            Some(max_candidates) => Strategy::Oldest { max_candidates },
+        };
+        Ok(SequencePolicy {
+            strategy,
+            max_idle_us: self.max_idle_us,
+            controls: self.controls.iter().map(ControlSpecification::control).collect::<Result<_>>()?,
+            states: self.states.iter().map(StateSpecification::state).collect::<Result<_>>()?,
+        })
+    }
+}
+
+impl ControlSpecification {
+    fn control(&self) -> Result<Control> {
+        let kind = match self.kind.as_str() {
+            "start" => ControlKind::Start,
+            "end" => ControlKind::End,
+            "ready" => ControlKind::Ready,
+            "correlation" => ControlKind::Correlation,
+            other => return Err(refuse(format!("control '{}': unknown kind '{other}'", self.name))),
+        };
+        Ok(Control {
+            name: self.name.as_str().into(),
+            kind,
+            datatype: datatype(&self.name, &self.datatype)?,
+            shape: Shape::new(&self.shape),
+            values: self.values.clone().map(Into::into),
+        })
+    }
+}
+
+impl StateSpecification {
+    fn state(&self) -> Result<State> {
+        let datatype = datatype(&self.input, &self.datatype)?;
+        let shape = Shape::new(&self.shape);
+        let bytes = shape.elements().unwrap_or(0) * datatype.element_bytes().unwrap_or(0);
+        let data = self.initial.clone().unwrap_or_else(|| vec![0; bytes]).into();
+        let initial = Tensor { name: self.input.as_str().into(), datatype, shape, data };
+        initial.check_size().map_err(|error| refuse(format!("initial state: {}", error.message)))?;
+        Ok(State { input: initial.name.clone(), output: self.output.as_str().into(), datatype, initial })
+    }
+}
+
+fn refuse(message: String) -> Error {
+    Error::new(Code::FailedPrecondition, message)
+}
+
+fn datatype(tensor: &str, name: &str) -> Result<Datatype> {
+    Datatype::from_name(name).ok_or_else(|| {
+        refuse(format!("tensor '{tensor}': unknown datatype '{name}', expected one such as FP32"))
+    })
 }
 
 fn yes() -> bool {
@@ -169,6 +260,7 @@ impl Specification {
                 .collect::<Result<_>>()?,
             max_batch_size: self.max_batch_size,
             decoupled: self.decoupled,
+            sequence: self.sequence.as_ref().map(SequenceSpecification::policy).transpose()?,
             default_timeout_us: self.default_timeout_us,
             max_queue_delay_us: self.max_queue_delay_us,
             description: self.description.clone(),
@@ -178,12 +270,7 @@ impl Specification {
 }
 
 fn tensor(name: &str, datatype: &str, shape: &[i64], optional: bool) -> Result<TensorSpec> {
-    let datatype = Datatype::from_name(datatype).ok_or_else(|| {
-        Error::new(
-            Code::FailedPrecondition,
-            format!("tensor '{name}': unknown datatype '{datatype}', expected one such as FP32"),
-        )
-    })?;
+    let datatype = self::datatype(name, datatype)?;
     Ok(TensorSpec { name: ByteString::from(name), datatype, shape: Shape::new(shape), optional })
 }
 

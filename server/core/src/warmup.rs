@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kingpole_engine::{ModelSpec, Profile};
-use kingpole_values::{Datatype, Error, Shape, Tensor};
+use kingpole_values::{ByteString, Datatype, Error, Shape, Tensor};
 
 /// Warming up stops growing the batch once this much time has gone into it.
 const BUDGET: Duration = Duration::from_millis(150);
@@ -15,20 +15,29 @@ const WORTHWHILE_GAIN: f64 = 1.05;
 
 /// Inputs of zeros for a batch of this size; open dimensions are 1, strings are empty.
 pub fn zeros(spec: &ModelSpec, rows: u32) -> Vec<Tensor> {
+    let zeros = |name: &ByteString, datatype: Datatype, shape: &Shape| {
+        let mut shape: Shape = shape.iter().map(|&dimension| dimension.max(1)).collect();
+        if let Some(first) = shape.dimensions_mut().first_mut().filter(|_| spec.max_batch_size > 0) {
+            *first = i64::from(rows);
+        }
+        let elements = shape.elements().unwrap_or(0);
+        // An empty string is its length, 4 bytes of zero.
+        let bytes = elements * datatype.element_bytes().unwrap_or(4);
+        debug_assert!(datatype != Datatype::Bytes || bytes == 4 * elements);
+        Tensor { name: name.clone(), datatype, shape, data: zeroed(bytes) }
+    };
     let declared = spec.inputs.iter().filter(|input| !input.optional);
-    declared
-        .map(|input| {
-            let mut shape: Shape = input.shape.iter().map(|&dimension| dimension.max(1)).collect();
-            if let Some(first) = shape.dimensions_mut().first_mut().filter(|_| spec.max_batch_size > 0) {
-                *first = i64::from(rows);
-            }
-            let elements = shape.elements().unwrap_or(0);
-            // An empty string is its length, 4 bytes of zero.
-            let bytes = elements * input.datatype.element_bytes().unwrap_or(4);
-            debug_assert!(input.datatype != Datatype::Bytes || bytes == 4 * elements);
-            Tensor { name: input.name.clone(), datatype: input.datatype, shape, data: zeroed(bytes) }
-        })
-        .collect()
+    let mut inputs: Vec<Tensor> =
+        declared.map(|input| zeros(&input.name, input.datatype, &input.shape)).collect();
+    if let Some(policy) = &spec.sequence {
+        inputs.extend(
+            policy.controls.iter().map(|control| zeros(&control.name, control.datatype, &control.shape)),
+        );
+        inputs.extend(
+            policy.states.iter().map(|state| zeros(&state.input, state.datatype, &state.initial.shape)),
+        );
+    }
+    inputs
 }
 
 /// Zeros at a multiple of 64, as every input of a batch must be.

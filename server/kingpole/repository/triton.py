@@ -10,11 +10,11 @@ import msgspec
 
 from kingpole.configuration import ConfigurationError, ModelConfiguration
 from kingpole.repository.prototext import PrototextError, parse
+from kingpole.repository.triton_sequences import read_sequence_batching, sequence_batching
 
 _BACKENDS = {"onnxruntime": "onnx"}
 _PLATFORMS = {"onnxruntime_onnx": "onnx"}
 _REFUSED = {
-    "sequence_batching": "sequences are not supported yet",
     "ensemble_scheduling": "ensembles are not supported yet",
     "batch_input": "batch_input is not supported",
     "batch_output": "batch_output is not supported",
@@ -67,8 +67,6 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
     for name, reason in _REFUSED.items():
         if fields.get(name):
             raise ConfigurationError(f"{file}: {name}: {reason}")
-    if _message(fields, "model_transaction_policy").get("decoupled") is True:
-        raise ConfigurationError(f"{file}: model_transaction_policy.decoupled: not supported yet")
     max_batch_size = _integer(fields, "max_batch_size", file)
     plain: dict[str, Any] = {}
     if fields.get("name"):
@@ -78,6 +76,8 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
         plain["backend"] = _BACKENDS.get(backend, backend) or _PLATFORMS.get(platform)
         if plain["backend"] is None:
             raise ConfigurationError(f"{file}: platform '{platform}' is not supported")
+    if _message(fields, "model_transaction_policy").get("decoupled") is True:
+        plain["decoupled"] = True
     if fields.get("default_model_filename"):
         plain["file"] = fields["default_model_filename"]
     if max_batch_size:
@@ -91,6 +91,11 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
         ]
     _read_versions(_message(fields, "version_policy"), plain, file)
     _read_batching(_message(fields, "dynamic_batching"), plain, file, notes)
+    if isinstance(fields.get("sequence_batching"), dict):
+        plain["sequence"], delay_us = read_sequence_batching(
+            _message(fields, "sequence_batching"), file, notes
+        )
+        plain["max_queue_delay_us"] = delay_us
     _read_instances(_list(fields, "instance_group"), plain, file, notes)
     options = _read_parameters(fields.get("parameters"))
     if options:
@@ -98,6 +103,7 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
     known = {
         "name", "platform", "backend", "default_model_filename", "max_batch_size", "input", "output",
         "version_policy", "dynamic_batching", "instance_group", "parameters", "model_transaction_policy",
+        "sequence_batching",
         *_REFUSED,
     }  # fmt: skip
     for name in fields:
@@ -171,7 +177,11 @@ def config_json(specification: Mapping[str, Any], configuration: ModelConfigurat
         "parameters": {name: {"string_value": str(value)} for name, value in configuration.options.items()},
         "model_warmup": [],
     }
-    if batches:
+    if configuration.sequence is not None:
+        made["sequence_batching"] = sequence_batching(
+            configuration.sequence, specification["sequence"], specification["max_queue_delay_us"]
+        )
+    elif batches:
         made["dynamic_batching"] = {
             "preferred_batch_size": [specification["max_batch_size"]],
             "max_queue_delay_microseconds": specification["max_queue_delay_us"],

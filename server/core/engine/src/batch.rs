@@ -1,12 +1,12 @@
 //! Joining the inputs of several requests along dimension 0, and giving each its own rows back.
 
 use bytes::Bytes;
-use kingpole_values::{ByteString, Datatype, Error, Parameters, Result, Shape, Tensor};
+use kingpole_values::{ByteString, Datatype, Error, Parameters, Result, Sequence, Shape, Tensor};
 use smallvec::SmallVec;
 use tokio::sync::mpsc;
 
-use crate::ModelSpec;
 use crate::pending::Pending;
+use crate::{ModelSpec, SequencePolicy};
 
 /// One input of a batch, still in the pieces that the clients sent.
 #[derive(Clone, Debug)]
@@ -71,6 +71,91 @@ impl LaneBatch {
             parts: None,
         }
     }
+}
+
+/// A request in its row, and what is remembered for it.
+pub(crate) struct Row<'a> {
+    pub request: &'a Pending,
+    pub sequence: &'a Sequence,
+    pub states: &'a [Tensor],
+}
+
+impl LaneBatch {
+    /// Lay out the steps of several sequences, beside what the model is told of them. Rows may be empty, not all.
+    pub(crate) fn of_sequences(spec: &ModelSpec, policy: &SequencePolicy, rows: &[Option<Row<'_>>]) -> Self {
+        let height = u32::try_from(rows.len()).unwrap_or(u32::MAX);
+        let mut inputs = Vec::new();
+        let head = rows.iter().flatten().next();
+        for index in 0..head.map_or(0, |head| head.request.inputs.len()) {
+            let Some(first) = head.and_then(|head| head.request.inputs[index].as_ref()) else { continue };
+            let of = |row: &Row<'_>| row.request.inputs[index].as_ref().map(|tensor| tensor.data.clone());
+            inputs.push(LaneInput {
+                name: first.name.clone(),
+                datatype: first.datatype,
+                shape: joined_shape(spec, first, height),
+                pieces: pieces(rows, of, || empty_row(first)),
+            });
+        }
+        for control in &policy.controls {
+            let mut shape: Shape = control.shape.iter().map(|&size| size.max(1)).collect();
+            let row_elements = shape.elements().unwrap_or(1);
+            if let Some(first) = shape.dimensions_mut().first_mut().filter(|_| spec.max_batch_size > 0) {
+                *first = i64::from(height);
+            }
+            inputs.push(LaneInput {
+                name: control.name.clone(),
+                datatype: control.datatype,
+                shape,
+                pieces: pieces(
+                    rows,
+                    |row| Some(control.say(Some(row.sequence)).repeat(row_elements).into()),
+                    || control.say(None).repeat(row_elements).into(),
+                ),
+            });
+        }
+        for (index, state) in policy.states.iter().enumerate() {
+            let Some(first) = head.and_then(|head| head.states.get(index)) else { continue };
+            inputs.push(LaneInput {
+                name: state.input.clone(),
+                datatype: state.datatype,
+                shape: joined_shape(spec, first, height),
+                pieces: pieces(
+                    rows,
+                    |row| row.states.get(index).map(|own| own.data.clone()),
+                    || empty_row(first),
+                ),
+            });
+        }
+        let parameters = |row: &Option<Row<'_>>| {
+            row.as_ref().map_or_else(Parameters::new, |row| row.request.parameters.clone())
+        };
+        let has_parameters = rows.iter().flatten().any(|row| !row.request.parameters.is_empty());
+        Self {
+            inputs,
+            rows: height,
+            request_rows: vec![1; rows.len()],
+            parameters: if has_parameters { rows.iter().map(parameters).collect() } else { Vec::new() },
+            parts: None,
+        }
+    }
+}
+
+fn pieces<'a>(
+    rows: &[Option<Row<'a>>],
+    of: impl Fn(&Row<'a>) -> Option<Bytes>,
+    empty: impl Fn() -> Bytes,
+) -> SmallVec<[Bytes; 4]> {
+    rows.iter().map(|row| row.as_ref().and_then(&of).unwrap_or_else(&empty)).collect()
+}
+
+/// Zeros, or empty strings, of the same size as a row that is there.
+fn empty_row(like: &Tensor) -> Bytes {
+    let bytes = match like.datatype.element_bytes() {
+        Some(_) => like.data.len(),
+        // An empty string is its length, 4 bytes of zero.
+        None => 4 * like.shape.elements().unwrap_or(0),
+    };
+    vec![0; bytes].into()
 }
 
 fn joined_shape(spec: &ModelSpec, first: &Tensor, rows: u32) -> Shape {

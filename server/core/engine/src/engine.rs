@@ -322,6 +322,13 @@ impl Engine {
                 ),
             )));
         }
+        if model.spec.sequence.is_some() && validated.rows != 1 {
+            model.metrics.record_refused(self.reactor.index, Code::InvalidArgument);
+            return answer.give(Err(Error::invalid(format!(
+                "inference request to model '{}' must have batch size 1, as it belongs to a sequence; it has {} rows",
+                model.spec.name, validated.rows
+            ))));
+        }
         let enqueued_us = shared.clock.at_us(received);
         let timeout_us = request.timeout_us.or(model.spec.default_timeout_us);
         let pending = Pending {
@@ -336,6 +343,8 @@ impl Engine {
             deadline_us: timeout_us.map(|timeout_us| enqueued_us.saturating_add(timeout_us)),
             attempts: 0,
             alone: false,
+            sequence: request.sequence.filter(|_| model.spec.sequence.is_some()),
+            in_batch: false,
             relayed: None,
             answer,
             model,

@@ -18,6 +18,7 @@ mod pool;
 mod profile;
 mod registry;
 mod render;
+mod sequences;
 mod spec;
 mod validate;
 
@@ -30,6 +31,7 @@ pub use pending::Responder;
 pub use pool::{Lane, LaneFailure, LaneFuture, LaneOutcome, Pool};
 pub use profile::Profile;
 pub use registry::{IndexRow, Model, Placement};
+pub use sequences::{Control, ControlKind, SequencePolicy, State, Strategy};
 pub use spec::{ModelSpec, ServerInfo, TensorSpec};
 pub use validate::{Validated, validate};
 

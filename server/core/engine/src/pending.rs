@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use kingpole_values::{ByteString, Code, Error, InferResponse, Parameters, Result, Stage, Tensor, Timing};
+use kingpole_values::{
+    ByteString, Code, Error, InferResponse, Parameters, Result, Sequence, Stage, Tensor, Timing,
+};
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
@@ -92,6 +94,10 @@ pub(crate) struct Pending {
     pub attempts: u8,
     /// Must run in a batch of its own: it was part of one that failed.
     pub alone: bool,
+    /// Where it stands in a sequence, for a model that keeps them.
+    pub sequence: Option<Sequence>,
+    /// Whether it is in a batch; only kept for models that keep sequences.
+    pub in_batch: bool,
     /// Tells whoever relays its responses that it is answered: closed when this is dropped.
     pub relayed: Option<oneshot::Sender<()>>,
     pub answer: Answer,

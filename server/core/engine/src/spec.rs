@@ -2,6 +2,8 @@
 
 use kingpole_values::{ByteString, Datatype, Shape};
 
+use crate::SequencePolicy;
+
 /// One declared input or output.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TensorSpec {
@@ -36,6 +38,8 @@ pub struct ModelSpec {
     pub default_timeout_us: Option<u64>,
     /// Whether a request is answered by any number of responses.
     pub decoupled: bool,
+    /// How its sequences are kept, if its requests belong to sequences.
+    pub sequence: Option<SequencePolicy>,
     /// How long the oldest request may wait for company. 0, the default, never waits.
     pub max_queue_delay_us: u64,
     /// Free text for people.

@@ -4,6 +4,8 @@
 //! of there. That is why it is answered once, whoever comes first: its batch, its deadline, the end
 //! of its lane.
 
+mod sequenced;
+
 use std::collections::{HashMap, VecDeque};
 use std::future::Future;
 use std::pin::Pin;
@@ -11,7 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use kingpole_values::{Error, Tensor, Timing};
+use kingpole_values::{Error, Sequence, Tensor, Timing};
 use tokio::sync::oneshot;
 
 use crate::batch::{LaneBatch, Splitter, check_outputs};
@@ -19,6 +21,7 @@ use crate::decide::{Decision, Reason, Waiting, decide};
 use crate::inline::wall_clock_ms;
 use crate::pending::Pending;
 use crate::{Clock, Model};
+use sequenced::Kept;
 
 /// What a lane did with a batch.
 #[derive(Debug)]
@@ -82,6 +85,8 @@ struct PoolState {
     requests: HashMap<u64, Pending>,
     queues: Vec<Queued>,
     lanes: Vec<LaneSlot>,
+    /// What is kept for models whose requests belong to sequences, by the number of their load.
+    kept: HashMap<usize, Kept>,
     /// Set while no lane can be had; new requests are refused with it.
     broken: Option<Error>,
 }
@@ -92,7 +97,10 @@ pub(crate) struct Dispatched {
     lane_index: usize,
     pub handle: u32,
     pub batch: Option<LaneBatch>,
+    /// The requests' own numbers.
     sequences: Vec<u64>,
+    /// For a model that keeps sequences: the step that each row is.
+    steps: Vec<Option<Sequence>>,
     request_rows: Vec<u32>,
     model: Arc<Model>,
     rows: u32,
@@ -153,9 +161,11 @@ impl Pool {
 
     /// A lane is gone. Its batch, if it had one, ends with the future that runs it.
     pub fn detach(&self, index: usize) {
-        if let Some(slot) = self.lock().lanes.get_mut(index) {
+        let mut state = self.lock();
+        if let Some(slot) = state.lanes.get_mut(index) {
             slot.lane = None;
         }
+        state.lose_lane(index);
     }
 
     /// No lane can be had: answer all who wait, and refuse newcomers until one is attached.
@@ -186,6 +196,9 @@ impl Pool {
             let error = error.clone();
             return Err(Box::new((pending, error)));
         }
+        if let Err(error) = state.admit_step(&pending) {
+            return Err(Box::new((pending, error)));
+        }
         let number = pending.model.number;
         let index = state.queues.iter().position(|queue| queue.model_number == number);
         let index = index.unwrap_or_else(|| {
@@ -204,6 +217,7 @@ impl Pool {
                 "the queue of model '{}' is full: {} bytes wait or run, the limit is {limit_bytes}",
                 pending.model.spec.name, queue.bytes
             ));
+            state.drop_step(&pending);
             return Err(Box::new((pending, error)));
         }
         state.next_sequence += 1;
@@ -238,6 +252,7 @@ impl Pool {
         let lacks_lanes = {
             let mut guard = self.lock();
             let state = &mut *guard;
+            state.forget_idle(now_us);
             for lane_index in 0..state.lanes.len() {
                 let Some(lane) = state.lanes[lane_index].free() else { continue };
                 match state.next_batch(&lane, lane_index, now_us, &mut dead) {
@@ -277,6 +292,7 @@ impl Pool {
         let (model, rows) = (dispatched.model.clone(), dispatched.rows);
         let result = match result {
             Ok(outcome) if model.spec.decoupled => Ok(outcome),
+            Ok(outcome) if model.spec.sequence.is_some() => self.remember(dispatched, outcome, ended_us),
             Ok(LaneOutcome { outputs, execute_us }) => {
                 match check_outputs(&model.spec, outputs, Some(rows)) {
                     Ok(outputs) => Ok(LaneOutcome { outputs, execute_us }),
@@ -301,6 +317,14 @@ impl Pool {
                     profile.record(rows, ended_us - dispatched.started_us);
                 }
                 self.answer_rows(dispatched, &outcome, ended_us);
+            }
+            Err(failure) if model.spec.sequence.is_some() => {
+                let alive = matches!(failure, LaneFailure::Batch(_));
+                self.free(dispatched.lane_index, &dispatched.lane, alive);
+                let spent = self.give_steps_back(dispatched, &failure, ended_us);
+                let (LaneFailure::Batch(error) | LaneFailure::Lost(error) | LaneFailure::Hung(error)) =
+                    failure;
+                answers.extend(spent.into_iter().map(|request| (request, error.clone())));
             }
             Err(LaneFailure::Batch(error)) => {
                 self.free(dispatched.lane_index, &dispatched.lane, true);
@@ -435,6 +459,7 @@ impl PoolState {
             queue.bytes -= request.bytes;
             queue.held -= 1;
         }
+        self.drop_step(&request);
         Some(request)
     }
 
@@ -469,6 +494,16 @@ impl PoolState {
         order.sort_unstable();
         let mut look_again_us = None;
         for (_, index) in order {
+            if self.keeps_sequences(index) {
+                match self.next_of_sequences(index, (lane, lane_index), now_us, dead) {
+                    Ok(None) => {}
+                    Ok(Some(batch)) => return Ok(Some(batch)),
+                    Err(at_us) => {
+                        look_again_us = Some(look_again_us.map_or(at_us, |earlier: u64| earlier.min(at_us)));
+                    }
+                }
+                continue;
+            }
             match self.decide(index, now_us) {
                 Decision::Dispatch { requests, rows, reason } => {
                     let lane = (Arc::clone(lane), lane_index);
@@ -481,6 +516,11 @@ impl PoolState {
             }
         }
         look_again_us.map_or(Ok(None), Err)
+    }
+
+    fn keeps_sequences(&self, index: usize) -> bool {
+        let head = self.queues[index].waiting.iter().find_map(|number| self.requests.get(number));
+        head.is_some_and(|request| request.model.spec.sequence.is_some())
     }
 
     /// Clear a queue's head of requests that need no batch any more, as far as one batch reaches.
@@ -555,6 +595,7 @@ impl PoolState {
             request_rows: batch.request_rows.clone(),
             batch: Some(batch),
             sequences,
+            steps: Vec::new(),
             model,
             rows,
             reason,
