@@ -7,12 +7,14 @@ use std::path::PathBuf;
 
 use prost_build::Config;
 
-const SCHEMAS: [&str; 5] = [
+const SCHEMAS: [&str; 7] = [
     "open_inference.proto",
     "health.proto",
     "reflection.proto",
     "reflection_v1alpha.proto",
     "kingpole.proto",
+    "tensorflow.proto",
+    "tensorflow_serving.proto",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

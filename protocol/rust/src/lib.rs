@@ -8,6 +8,7 @@ pub mod frame;
 mod generated;
 pub mod graphpipe;
 pub mod grpc;
+pub mod migration;
 mod parameters;
 pub mod rest;
 #[cfg(test)]

@@ -4,8 +4,9 @@
 mod sample;
 
 use bytes::Bytes;
-use kingpole_values::{Code, Datatype, Error, InferResponse};
+use kingpole_values::{Code, Datatype, Error, InferResponse, Shape};
 use kingpole_wire::frame::FrameReader;
+use kingpole_wire::migration::{self, DeclaredInput, tensorflow};
 use kingpole_wire::{frame, graphpipe, grpc, rest};
 use proptest::prelude::*;
 
@@ -30,7 +31,40 @@ fn decode_with_all(bytes: &Bytes, header_length: Option<usize>) {
     let mut reader = FrameReader::new(1 << 20);
     reader.push(bytes);
     while let Ok(Some(_)) = reader.next_frame() {}
+    check(tensorflow::decode_predict_request(bytes.clone()));
+    for datatype in [Datatype::Fp32, Datatype::Bytes, Datatype::Int16, Datatype::Bool] {
+        for names in [&["x"][..], &["a", "b"]] {
+            let declared = declared(names, datatype);
+            check(migration::decode_predict(bytes.clone(), &declared));
+            check(migration::decode_examples(bytes.clone(), &declared));
+            check(migration::decode_invocation(bytes.clone(), &declared));
+            for header in [None, Some(false), Some(true)] {
+                check(migration::decode_csv(bytes, header, &declared));
+            }
+        }
+    }
 }
+
+fn declared(names: &[&'static str], datatype: Datatype) -> Vec<DeclaredInput> {
+    let input = |name: &&'static str| DeclaredInput {
+        name: (*name).into(),
+        datatype,
+        shape: Shape::new(&[-1, -1]),
+        optional: false,
+    };
+    names.iter().map(input).collect()
+}
+
+/// Good bodies of other servers' clients.
+const FOREIGN: [&str; 7] = [
+    r#"{"instances":[[1,2.5],[-3,4e2]],"signature_name":"s"}"#,
+    r#"{"instances":[{"a":1,"b":["p\n"]},{"b":[{"b64":"/w=="}],"a":true}]}"#,
+    r#"{"inputs":{"a":[["u"],[{"b64":"YQ"}]],"b":[1,2]}}"#,
+    r#"{"dataframe_split":{"columns":["a",7],"index":[0],"data":[[1,"x"],[3,false]]},"params":{"t":1}}"#,
+    r#"{"dataframe_records":[{"a":1,"b":[2]},{"b":[4],"a":3}]}"#,
+    r#"{"examples":[{"a":[1],"b":"u"},{"a":[2],"b":"v"}]}"#,
+    "a,b\n1,\"2\"\n3.5,true\n",
+];
 
 /// Good messages of every protocol, with the length of their JSON.
 fn messages() -> Vec<(Bytes, Option<usize>)> {
@@ -46,10 +80,17 @@ fn messages() -> Vec<(Bytes, Option<usize>)> {
             let body = rest::encode_infer_request(&request, flag).unwrap();
             messages.push((body.body.into_bytes(), body.header_length));
         }
+        let output = InferResponse { outputs: vec![tensor.clone()], ..InferResponse::default() };
+        // An answer's outputs have the fields of a request's inputs, but for their number in the message.
+        let mut predict =
+            tensorflow::encode_predict_response_message(&output, "s").into_bytes().slice(5..).to_vec();
+        predict[0] = 2 << 3 | 2;
+        messages.push((predict.into(), None));
         let answer = InferResponse { outputs: vec![tensor], ..InferResponse::default() };
         messages.push((graphpipe::encode_request(&request, "c").unwrap().into_bytes(), None));
         messages.push((graphpipe::encode_infer_response(&answer).unwrap().into_bytes(), None));
     }
+    messages.extend(FOREIGN.map(|text| (text.into(), None)));
     messages
 }
 

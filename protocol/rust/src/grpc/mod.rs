@@ -5,7 +5,7 @@
 
 mod config;
 mod contents;
-mod protobuf;
+pub(crate) mod protobuf;
 mod request;
 mod response;
 

@@ -5,35 +5,35 @@
 use bytes::{BufMut, Bytes};
 use kingpole_values::{ByteString, Error, Result};
 
-pub(super) const VARINT: u8 = 0;
-pub(super) const FIXED64: u8 = 1;
-pub(super) const LENGTH: u8 = 2;
-pub(super) const FIXED32: u8 = 5;
+pub(crate) const VARINT: u8 = 0;
+pub(crate) const FIXED64: u8 = 1;
+pub(crate) const LENGTH: u8 = 2;
+pub(crate) const FIXED32: u8 = 5;
 
 /// Reads one message (a range of the body); nested messages are readers of a smaller range.
 #[derive(Clone, Debug)]
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     body: &'a Bytes,
     at: usize,
     end: usize,
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(body: &'a Bytes) -> Self {
+    pub(crate) fn new(body: &'a Bytes) -> Self {
         Self { body, at: 0, end: body.len() }
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.at >= self.end
     }
 
     /// Bytes left to read.
-    pub(super) fn rest(&self) -> &'a [u8] {
+    pub(crate) fn rest(&self) -> &'a [u8] {
         &self.body[self.at..self.end]
     }
 
     /// The next field's number and wire type, or `None` at the message's end.
-    pub(super) fn tag(&mut self) -> Result<Option<(u32, u8)>> {
+    pub(crate) fn tag(&mut self) -> Result<Option<(u32, u8)>> {
         if self.is_empty() {
             return Ok(None);
         }
@@ -45,7 +45,7 @@ impl<'a> Reader<'a> {
         Ok(Some((field, (tag & 7) as u8)))
     }
 
-    pub(super) fn varint(&mut self) -> Result<u64> {
+    pub(crate) fn varint(&mut self) -> Result<u64> {
         let mut value = 0u64;
         for (position, &byte) in self.rest().iter().take(10).enumerate() {
             if position == 9 && byte > 1 {
@@ -60,7 +60,7 @@ impl<'a> Reader<'a> {
         Err(malformed("a varint is cut off or too long"))
     }
 
-    pub(super) fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
+    pub(crate) fn fixed<const N: usize>(&mut self) -> Result<[u8; N]> {
         let Some(bytes) = self.rest().first_chunk::<N>() else {
             return Err(malformed("a fixed-size number is cut off"));
         };
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A length-prefixed field as a reader of its range.
-    pub(super) fn nested(&mut self) -> Result<Reader<'a>> {
+    pub(crate) fn nested(&mut self) -> Result<Reader<'a>> {
         let length = self.varint()?;
         let left = self.end - self.at;
         match usize::try_from(length) {
@@ -83,17 +83,17 @@ impl<'a> Reader<'a> {
     }
 
     /// A length-prefixed field as a view of the body.
-    pub(super) fn bytes(&mut self) -> Result<Bytes> {
+    pub(crate) fn bytes(&mut self) -> Result<Bytes> {
         let nested = self.nested()?;
         Ok(self.body.slice(nested.at..nested.end))
     }
 
     /// A string field as a view of the body.
-    pub(super) fn string(&mut self, what: &'static str) -> Result<ByteString> {
+    pub(crate) fn string(&mut self, what: &'static str) -> Result<ByteString> {
         ByteString::try_from(self.bytes()?).map_err(|_| Error::invalid(format!("{what} is not UTF-8")))
     }
 
-    pub(super) fn skip(&mut self, wire: u8) -> Result<()> {
+    pub(crate) fn skip(&mut self, wire: u8) -> Result<()> {
         match wire {
             VARINT => self.varint().map(drop),
             FIXED64 => self.fixed::<8>().map(drop),
@@ -104,21 +104,21 @@ impl<'a> Reader<'a> {
     }
 }
 
-pub(super) fn malformed(what: &str) -> Error {
+pub(crate) fn malformed(what: &str) -> Error {
     Error::invalid(format!("malformed protobuf message: {what}"))
 }
 
-pub(super) fn wrong_wire(what: &'static str) -> Error {
+pub(crate) fn wrong_wire(what: &'static str) -> Error {
     malformed(&format!("{what} has the wrong wire type"))
 }
 
 /// Bytes that a varint takes.
-pub(super) const fn varint_bytes(value: u64) -> usize {
+pub(crate) const fn varint_bytes(value: u64) -> usize {
     (70 - (value | 1).leading_zeros() as usize) / 7
 }
 
 #[allow(clippy::cast_possible_truncation)] // the low 7 bits are what is meant
-pub(super) fn put_varint(buffer: &mut impl BufMut, mut value: u64) {
+pub(crate) fn put_varint(buffer: &mut impl BufMut, mut value: u64) {
     while value >= 0x80 {
         buffer.put_u8(value as u8 | 0x80);
         value >>= 7;
@@ -126,19 +126,19 @@ pub(super) fn put_varint(buffer: &mut impl BufMut, mut value: u64) {
     buffer.put_u8(value as u8);
 }
 
-pub(super) fn put_tag(buffer: &mut impl BufMut, field: u32, wire: u8) {
+pub(crate) fn put_tag(buffer: &mut impl BufMut, field: u32, wire: u8) {
     put_varint(buffer, u64::from(field << 3) | u64::from(wire));
 }
 
 /// A length-prefixed field. Written even when empty.
-pub(super) fn put_bytes(buffer: &mut impl BufMut, field: u32, bytes: &[u8]) {
+pub(crate) fn put_bytes(buffer: &mut impl BufMut, field: u32, bytes: &[u8]) {
     put_tag(buffer, field, LENGTH);
     put_varint(buffer, bytes.len() as u64);
     buffer.put_slice(bytes);
 }
 
 /// A string field, left out when empty, as proto3 does.
-pub(super) fn put_string(buffer: &mut impl BufMut, field: u32, text: &str) {
+pub(crate) fn put_string(buffer: &mut impl BufMut, field: u32, text: &str) {
     if !text.is_empty() {
         put_bytes(buffer, field, text.as_bytes());
     }

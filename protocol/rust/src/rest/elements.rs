@@ -44,6 +44,32 @@ pub(super) fn read(text: &str, name: &str, datatype: Datatype, shape: &Shape) ->
     Ok(data.freeze())
 }
 
+/// Read the one element that `text` begins with, and append it; the number of bytes that it took of the text.
+pub(crate) fn read_one(text: &[u8], name: &str, datatype: Datatype, out: &mut BytesMut) -> Result<usize> {
+    let mut list = List { text, at: 0, name, datatype };
+    match datatype {
+        Datatype::Bool => list.boolean().map(|value| out.put_u8(u8::from(value)))?,
+        Datatype::Uint8 => list.integer().map(|value: u8| out.put_u8(value))?,
+        Datatype::Uint16 => list.integer().map(|value: u16| out.put_u16_le(value))?,
+        Datatype::Uint32 => list.integer().map(|value: u32| out.put_u32_le(value))?,
+        Datatype::Uint64 => list.integer().map(|value: u64| out.put_u64_le(value))?,
+        Datatype::Int8 => list.integer().map(|value: i8| out.put_i8(value))?,
+        Datatype::Int16 => list.integer().map(|value: i16| out.put_i16_le(value))?,
+        Datatype::Int32 => list.integer().map(|value: i32| out.put_i32_le(value))?,
+        Datatype::Int64 => list.integer().map(|value: i64| out.put_i64_le(value))?,
+        Datatype::Fp16 => {
+            out.put_u16_le(list.float(|value: f64| f16::from_f64(value), f16::is_finite)?.to_bits());
+        }
+        Datatype::Bf16 => {
+            out.put_u16_le(list.float(|value: f64| bf16::from_f64(value), bf16::is_finite)?.to_bits());
+        }
+        Datatype::Fp32 => out.put_f32_le(list.float(|value: f32| value, f32::is_finite)?),
+        Datatype::Fp64 => out.put_f64_le(list.float(|value: f64| value, f64::is_finite)?),
+        Datatype::Bytes => list.string(out)?,
+    }
+    Ok(list.at)
+}
+
 fn check(elements: usize, nesting: &[usize], name: &str, shape: &Shape) -> Result<()> {
     if nesting.len() > 1 {
         let nested: Shape = nesting.iter().map(|&length| i64::try_from(length).unwrap_or(i64::MAX)).collect();

@@ -2,11 +2,11 @@
 //!
 //! Source: protocol/spec/http.md.
 
-mod elements;
+pub(crate) mod elements;
 mod request;
 mod response;
-mod schema;
-mod write;
+pub(crate) mod schema;
+pub(crate) mod write;
 
 use bytes::Bytes;
 use kingpole_values::{ByteString, Error, InferRequest};

@@ -72,9 +72,9 @@ pub(super) struct OutputJson<'a> {
 }
 
 /// Parameters in the order they came.
-pub(super) struct ParametersJson<'a>(pub(super) Vec<(Cow<'a, str>, ParameterJson<'a>)>);
+pub(crate) struct ParametersJson<'a>(pub(crate) Vec<(Cow<'a, str>, ParameterJson<'a>)>);
 
-pub(super) enum ParameterJson<'a> {
+pub(crate) enum ParameterJson<'a> {
     Null,
     Bool(bool),
     Int64(i64),
@@ -85,7 +85,7 @@ pub(super) enum ParameterJson<'a> {
 
 /// A string that is borrowed where JSON allows: serde borrows a `Cow` only as a field of its own.
 #[derive(serde::Deserialize)]
-pub(super) struct Text<'a>(#[serde(borrow)] pub(super) Cow<'a, str>);
+pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Capped<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -183,7 +183,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for ParameterJson<'a> {
 }
 
 /// A string of the JSON as a view of the body where it has no escapes.
-pub(super) fn text(body: &Bytes, text: Cow<'_, str>) -> Result<ByteString> {
+pub(crate) fn text(body: &Bytes, text: Cow<'_, str>) -> Result<ByteString> {
     match text {
         Cow::Borrowed("") => Ok(ByteString::new()),
         Cow::Borrowed(text) => ByteString::try_from(body.slice_ref(text.as_bytes()))
@@ -193,7 +193,7 @@ pub(super) fn text(body: &Bytes, text: Cow<'_, str>) -> Result<ByteString> {
 }
 
 /// Parameters as values; null ones are left out.
-pub(super) fn parameters(body: &Bytes, parameters: Option<ParametersJson<'_>>) -> Result<Parameters> {
+pub(crate) fn parameters(body: &Bytes, parameters: Option<ParametersJson<'_>>) -> Result<Parameters> {
     let Some(ParametersJson(entries)) = parameters else { return Ok(Parameters::new()) };
     let mut read = Parameters::with_capacity(entries.len());
     for (name, value) in entries {
@@ -212,7 +212,7 @@ pub(super) fn parameters(body: &Bytes, parameters: Option<ParametersJson<'_>>) -
 
 /// What serde found wrong, as a sentence.
 #[allow(clippy::needless_pass_by_value)] // as map_err gives it
-pub(super) fn json_error(error: serde_json::Error) -> Error {
+pub(crate) fn json_error(error: serde_json::Error) -> Error {
     let what = if error.is_data() { "the request's JSON is not as expected" } else { "malformed JSON" };
     Error::invalid(format!("{what}: {error}"))
 }

@@ -5,7 +5,7 @@ use half::{bf16, f16};
 use kingpole_values::{Datatype, Error, Parameter, Parameters, Result, Tensor, split_byte_strings};
 
 /// A JSON string.
-pub(super) fn string(out: &mut BytesMut, text: &str) {
+pub(crate) fn string(out: &mut BytesMut, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
     out.put_u8(b'"');
     let mut plain_from = 0;
@@ -34,7 +34,7 @@ pub(super) fn string(out: &mut BytesMut, text: &str) {
 }
 
 /// `"name":` and a separator before it if it is not the first of its object.
-pub(super) fn key(out: &mut BytesMut, name: &str) {
+pub(crate) fn key(out: &mut BytesMut, name: &str) {
     if !matches!(out.last(), Some(b'{' | b'[') | None) {
         out.put_u8(b',');
     }
