@@ -1,7 +1,9 @@
 //! `GraphPipe` over HTTP: a POST to nearly any path, metadata by GET, `/control/`.
 
+use std::time::Instant;
+
 use bytes::Bytes;
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use kingpole_engine::{Engine, ModelSpec, TensorSpec};
 use kingpole_values::{Datatype, Error, InferRequest, Result};
 use kingpole_wire::graphpipe::{
@@ -9,6 +11,7 @@ use kingpole_wire::graphpipe::{
     encode_metadata_response, type_number,
 };
 use serde::Serialize;
+use serde_json::json;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
 use crate::connection::Shared;
@@ -33,7 +36,11 @@ pub(crate) async fn route(request: HttpRequest, path: &str, shared: &Shared) -> 
     };
     match request.method {
         Method::GET | Method::HEAD => match metadata(&shared.engine, &named) {
-            Ok(metadata) => write_json(&metadata),
+            Ok(metadata) => write_json(&metadata, named.model.is_empty()),
+            // Whether a model is served says nothing about the server's life, which KServe V1 asks for here.
+            Err(error) if named.model.is_empty() => {
+                HttpResponse::json(StatusCode::OK, &json!({ "status": ALIVE, "error": error.message }))
+            }
             Err(error) => Dialect::Text.error(&error),
         },
         // The reference server takes every other method for POST.
@@ -61,10 +68,6 @@ fn answer_control(control: &str, engine: &Engine) -> HttpResponse {
 
 async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> HttpResponse {
     let HttpRequest { headers, body, received, .. } = request;
-    let refuse = |error: &Error| {
-        shared.engine.count_refused(error.code);
-        Dialect::Text.error(error)
-    };
     let body = match body::read(body, &headers, shared).await {
         Ok(body) => body,
         Err(error) => {
@@ -72,6 +75,21 @@ async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> Http
             shared.engine.count_refused(Error::from(error).code);
             return refusal;
         }
+    };
+    answer(body, &headers, received, named, shared).await
+}
+
+/// Answer a request whose body has been read.
+pub(crate) async fn answer(
+    body: Bytes,
+    headers: &HeaderMap,
+    received: Instant,
+    named: &Named<'_>,
+    shared: &Shared,
+) -> HttpResponse {
+    let refuse = |error: &Error| {
+        shared.engine.count_refused(error.code);
+        Dialect::Text.error(error)
     };
     let mut request = match decode_request(body) {
         Ok(GraphpipeRequest::Infer { request, .. }) => request,
@@ -87,7 +105,7 @@ async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> Http
     };
     request.model = named.model.into();
     request.version = named.version.map(Into::into);
-    match respond::timeout_us(&headers) {
+    match respond::timeout_us(headers) {
         Ok(timeout_us) => respond::shorten(&mut request, timeout_us),
         Err(error) => return refuse(&error),
     }
@@ -143,6 +161,9 @@ fn metadata(engine: &Engine, named: &Named<'_>) -> Result<GraphpipeMetadata> {
     })
 }
 
+/// What `KServe` V1's clients look for at `/`, in the field `status`.
+const ALIVE: &str = "alive";
+
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct MetadataJson<'a> {
@@ -152,6 +173,8 @@ struct MetadataJson<'a> {
     description: &'a str,
     inputs: Vec<TensorJson<'a>>,
     outputs: Vec<TensorJson<'a>>,
+    #[serde(rename = "status", skip_serializing_if = "Option::is_none")]
+    status: Option<&'static str>,
 }
 
 #[derive(Serialize)]
@@ -177,7 +200,7 @@ fn tensor_json(tensor: &GraphpipeSpec) -> TensorJson<'_> {
 }
 
 /// Metadata as the reference server writes it: Go's field names, four spaces.
-fn write_json(metadata: &GraphpipeMetadata) -> HttpResponse {
+fn write_json(metadata: &GraphpipeMetadata, is_root: bool) -> HttpResponse {
     let fields = MetadataJson {
         name: &metadata.name,
         version: &metadata.version,
@@ -185,6 +208,7 @@ fn write_json(metadata: &GraphpipeMetadata) -> HttpResponse {
         description: &metadata.description,
         inputs: tensors_json(&metadata.inputs),
         outputs: tensors_json(&metadata.outputs),
+        status: is_root.then_some(ALIVE),
     };
     let mut text = Vec::with_capacity(512);
     let mut serializer = Serializer::with_formatter(&mut text, PrettyFormatter::with_indent(b"    "));

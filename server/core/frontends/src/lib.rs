@@ -19,6 +19,7 @@ mod http1;
 mod http2;
 mod listen;
 mod message;
+mod migration;
 mod respond;
 mod rest;
 mod socket;

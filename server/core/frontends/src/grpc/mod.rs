@@ -4,7 +4,7 @@ mod health;
 mod infer;
 mod messages;
 mod reflection;
-mod reply;
+pub(crate) mod reply;
 mod services;
 mod stream;
 
@@ -20,6 +20,7 @@ use kingpole_values::{Code, Error, Result};
 use crate::body::Source;
 use crate::connection::Shared;
 use crate::http2::unless_reset;
+use crate::migration::tensorflow_grpc;
 use crate::unpack::Coding;
 use infer::{Form, InferCall};
 use messages::Messages;
@@ -96,6 +97,10 @@ fn serve_other(
         "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
         | "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo" => {
             tokio::task::spawn_local(reflection::serve(messages, reply));
+        }
+        _ if path.starts_with(tensorflow_grpc::SERVICES) => {
+            let (path, timeout_us) = (path.to_owned(), metadata.timeout_us);
+            tokio::task::spawn_local(tensorflow_grpc::serve(shared, path, messages, reply, timeout_us));
         }
         _ => {
             let path = path.to_owned();

@@ -11,7 +11,7 @@ use kingpole_values::Code;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, decode_percent};
 use crate::status::Dialect;
-use crate::{frame, graphpipe};
+use crate::{frame, graphpipe, migration};
 
 /// Answer a request, whichever HTTP version carried it.
 pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse {
@@ -25,6 +25,9 @@ pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse
     }
     if let Some(rest) = path.strip_prefix("/v2/") {
         return open_inference(request, rest, shared).await;
+    }
+    if migration::owns(&request.method, &path) {
+        return migration::route(request, &path, shared).await;
     }
     graphpipe::route(request, &path, shared).await
 }

@@ -5,5 +5,7 @@ mod graphpipe;
 mod grpc;
 mod http1;
 mod memory;
+mod migration;
+mod migration_grpc;
 mod server;
 mod transports;
