@@ -25,6 +25,9 @@ CLIENTS = {
     "tritonclient_http": "tritonclient",
     "tritonclient_grpc": "tritonclient",
     "kserve_client": "kserve",
+    "tensorflow_serving_client": "migration",
+    "mlflow_client": "migration",
+    "sagemaker_client": "migration",
 }
 _SECONDS = 100
 

@@ -171,5 +171,50 @@ async def test_the_grpc_client_is_told_what_was_wrong(address: str) -> None:
                 raise AssertionError(f"{parts} was not refused")
 
 
+@contextlib.asynccontextmanager
+async def v1_client() -> AsyncIterator[Any]:
+    async with InferenceRESTClient(RESTConfig(protocol="v1", timeout=30)) as opened:
+        yield opened
+
+
+async def test_the_v1_client_finds_the_server_and_a_model_ready(address: str) -> None:
+    async with v1_client() as opened:
+        base = f"http://{address}"
+        assert await opened.is_server_live(base) is True
+        assert await opened.is_model_ready(base, MLP) is True
+        try:
+            await opened.is_model_ready(base, "nobody")
+        except httpx.HTTPStatusError as error:
+            assert error.response.status_code == 404
+        else:
+            raise AssertionError("an unknown model was not refused")
+
+
+async def test_the_v1_client_predicts(address: str) -> None:
+    async with v1_client() as opened:
+        for model in (MLP, WORKER_MLP):
+            data = {"instances": rows(3).tolist()}
+            response = await opened.infer(f"http://{address}", data, model_name=model)
+            assert response == {"predictions": mlp(rows(3)).tolist()}
+
+
+async def test_the_v1_client_is_told_what_was_wrong(address: str) -> None:
+    async with v1_client() as opened:
+        base = f"http://{address}"
+        data = {"instances": [[1, 2]]}
+        for ask, model, status, parts in (
+            (opened.infer, MLP, 400, ("'x'", "[1,2]", "[-1,4]")),
+            (opened.infer, "nobody", 404, ("nobody",)),
+            (opened.explain, MLP, 501, ("explanations",)),
+        ):
+            try:
+                await ask(base, data=data, model_name=model)
+            except httpx.HTTPStatusError as error:
+                assert error.response.status_code == status, error
+                check_named(str(error), *parts)
+            else:
+                raise AssertionError(f"{parts} was not refused")
+
+
 if __name__ == "__main__":
     report.run(dict(globals()))
