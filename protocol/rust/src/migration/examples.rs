@@ -7,8 +7,8 @@ use serde_json::value::RawValue;
 use super::column::Column;
 use super::cursor::Cursor;
 use super::predict::named_rows;
-use super::{DeclaredInput, JsonPredict, Layout};
-use crate::rest::schema::{Text, json_error, text};
+use super::{DeclaredInput, JsonPredict, Layout, read_object};
+use crate::rest::schema::{Text, text};
 
 #[derive(serde::Deserialize)]
 #[serde(expecting = "an object")]
@@ -27,7 +27,7 @@ struct ExamplesJson<'a> {
 /// `INVALID_ARGUMENT` for anything malformed, naming the tensor and the place in it.
 #[allow(clippy::needless_pass_by_value)] // the signature's name is a view of the body: this gives it away
 pub fn decode_examples(body: Bytes, declared: &[DeclaredInput]) -> Result<JsonPredict> {
-    let fields: ExamplesJson<'_> = serde_json::from_slice(&body).map_err(json_error)?;
+    let fields: ExamplesJson<'_> = read_object(&body)?;
     let Some(examples) = fields.examples else {
         return Err(Error::invalid("the request has no 'examples'"));
     };

@@ -175,6 +175,8 @@ fn a_wrong_body_is_explained() {
         let error = predict(body, &int).unwrap_err();
         assert_eq!(error.code, Code::InvalidArgument, "{body}");
     }
+    let list = r#"{"dataframe_split": [null, null, [[1]]]}"#;
+    assert!(decode_invocation(list.into(), &int).unwrap_err().message.ends_with("it must be an object"));
 }
 
 fn invoke(body: &'static str, declared: &[DeclaredInput]) -> Result<JsonPredict> {

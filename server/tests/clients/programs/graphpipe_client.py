@@ -33,6 +33,11 @@ def test_a_model_in_a_worker_process_answers_alike(address: str) -> None:
     check_equal(remote.execute(f"http://{address}/{WORKER_MLP}", rows(3)), mlp(rows(3)))
 
 
+def test_paths_of_other_servers_take_it_too(address: str) -> None:
+    for path in ("invocations", f"v1/models/{MLP}:predict"):
+        check_equal(remote.execute(f"http://{address}/{path}", rows(2)), mlp(rows(2)))
+
+
 def test_a_version_can_be_named(address: str) -> None:
     check_equal(remote.execute(f"http://{address}/models/{MLP}/versions/1", rows(1)), mlp(rows(1)))
 
