@@ -38,6 +38,7 @@ fn decode_with_all(bytes: &Bytes, header_length: Option<usize>) {
             check(migration::decode_predict(bytes.clone(), &declared));
             check(migration::decode_examples(bytes.clone(), &declared));
             check(migration::decode_invocation(bytes.clone(), &declared));
+            check(migration::decode_npy(bytes.clone(), &declared));
             for header in [None, Some(false), Some(true)] {
                 check(migration::decode_csv(bytes, header, &declared));
             }
@@ -81,6 +82,7 @@ fn messages() -> Vec<(Bytes, Option<usize>)> {
             messages.push((body.body.into_bytes(), body.header_length));
         }
         let output = InferResponse { outputs: vec![tensor.clone()], ..InferResponse::default() };
+        messages.extend(migration::encode_npy(&output).map(|array| (array.into_bytes(), None)));
         // An answer's outputs have the fields of a request's inputs, but for their number in the message.
         let mut predict =
             tensorflow::encode_predict_response_message(&output, "s").into_bytes().slice(5..).to_vec();

@@ -10,6 +10,7 @@ mod column;
 mod cursor;
 mod dataframe;
 mod examples;
+mod npy;
 mod predict;
 mod tensor_proto;
 pub mod tensorflow;
@@ -20,6 +21,7 @@ use crate::rest::schema::json_error;
 pub use answer::{Layout, encode_classifications, encode_predictions, encode_regressions};
 pub use dataframe::{decode_csv, decode_invocation};
 pub use examples::decode_examples;
+pub use npy::{decode_npy, encode_npy};
 pub use predict::decode_predict;
 
 /// An input as the model declares it.

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
 import botocore.session
+import numpy as np
 import report
 from botocore.config import Config
 from botocore.exceptions import ClientError
-from served import MLP, WORKER_MLP, check_named, mlp, rows
+from served import MLP, WORKER_MLP, check_equal, check_named, mlp, rows
 
 BINARY = "application/vnd.sagemaker-triton.binary+json"
 
@@ -40,6 +42,16 @@ def test_rows_are_predicted(address: str) -> None:
 def test_csv_is_predicted(address: str) -> None:
     csv = "\n".join(",".join(map(str, row)) for row in rows(3).tolist())
     assert answer(invoke(address, csv, "text/csv")) == {"predictions": mlp(rows(3)).tolist()}
+
+
+def test_an_array_is_predicted_and_comes_back(address: str) -> None:
+    with io.BytesIO() as file:
+        np.save(file, rows(3))
+        body = file.getvalue()
+    response = invoke(address, body, "application/x-npy", Accept="application/x-npy")
+    assert response["ContentType"] == "application/x-npy"
+    check_equal(np.load(io.BytesIO(response["Body"].read())), mlp(rows(3)))
+    assert answer(invoke(address, body, "application/x-npy")) == {"predictions": mlp(rows(3)).tolist()}
 
 
 def test_the_target_model_goes_before_the_endpoint(address: str) -> None:

@@ -1,11 +1,13 @@
 //! `/invocations`, which `SageMaker` and `MLflow` share, told apart by media type and body, and their health checks.
 
 use bytes::Bytes;
-use http::header::HeaderName;
+use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, StatusCode};
 use kingpole_engine::Engine;
 use kingpole_values::{Code, Error, Result};
-use kingpole_wire::migration::{JsonPredict, decode_csv, decode_invocation, encode_predictions};
+use kingpole_wire::migration::{
+    JsonPredict, decode_csv, decode_invocation, decode_npy, encode_npy, encode_predictions,
+};
 use kingpole_wire::rest::{decode_infer_request, encode_infer_response};
 use serde_json::json;
 
@@ -22,7 +24,10 @@ const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
 const BINARY: &str = "application/vnd.sagemaker-triton.binary+json";
 const HEADER_SIZE: &str = "json-header-size";
 
-const SUPPORTED: &str = "application/json, text/csv, application/vnd.sagemaker-triton.binary+json";
+const NPY: &str = "application/x-npy";
+
+const SUPPORTED: &str =
+    "application/json, text/csv, application/x-npy, application/vnd.sagemaker-triton.binary+json";
 
 pub(super) fn ping(engine: &Engine) -> HttpResponse {
     let status = if engine.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -55,6 +60,7 @@ pub(super) async fn serve(request: HttpRequest, in_path: Option<&str>, shared: &
             answer_json(whole, &named, shared).await
         }
         "text/csv" => answer_csv(whole, &named, shared).await,
+        NPY => answer_npy(whole, &named, shared).await,
         BINARY => answer_binary(whole, &named, shared).await,
         other => {
             let shown: String = other.chars().take(128).collect();
@@ -115,6 +121,17 @@ async fn answer_csv(whole: Whole, named: &Named<'_>, shared: &Shared) -> Result<
     answer_predict(predict, &whole.headers, whole.received, named, shared).await
 }
 
+async fn answer_npy(whole: Whole, named: &Named<'_>, shared: &Shared) -> Result<HttpResponse> {
+    let Whole { headers, body, received } = whole;
+    let decode = || {
+        let specification = shared.engine.model(named.model, named.version)?;
+        decode_npy(body, &declared(&specification))
+    };
+    let predict = decode().map_err(|error| refused(error, shared))?;
+    answer_predict(predict, &headers, received, named, shared).await
+}
+
+/// Answer as JSON, or as an array if that is what the client says that it accepts.
 async fn answer_predict(
     predict: JsonPredict,
     headers: &HeaderMap,
@@ -123,6 +140,11 @@ async fn answer_predict(
     shared: &Shared,
 ) -> Result<HttpResponse> {
     let response = infer(predict.request, named, headers, received, shared).await?;
+    if headers.get(header::ACCEPT).is_some_and(|accepted| accepted == NPY) {
+        let array = encode_npy(&response)?;
+        let content_type = HeaderValue::from_static(NPY);
+        return Ok(HttpResponse::new(StatusCode::OK, content_type, array.into_chunks().into_vec()));
+    }
     let body = encode_predictions(&response, "predictions", predict.layout)?;
     Ok(HttpResponse::new(StatusCode::OK, JSON, vec![body]))
 }

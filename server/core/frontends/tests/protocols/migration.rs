@@ -217,6 +217,27 @@ fn binary_tensors_travel_as_sagemakers_triton_takes_them() {
 }
 
 #[test]
+fn an_array_is_answered_as_json_or_as_an_array() {
+    let server = Server::start();
+    let header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 2), }\n";
+    let length = u16::try_from(header.len()).unwrap().to_le_bytes();
+    let body = [b"\x93NUMPY\x01\0", &length[..], header.as_bytes(), b"\0\0\x80\x3f\0\0\0\x40"].concat();
+    let array = "application/x-npy";
+    assert_eq!(
+        json_of(&post_as(&server, "/invocations", array, &body)),
+        json!({ "predictions": [[1.0, 2.0]] })
+    );
+    let response = server.ask("POST", "/invocations", &[("content-type", array), ("accept", array)], &body);
+    assert_eq!((response.status, response.header("content-type")), (200, Some(array)));
+    assert!(response.body.starts_with(b"\x93NUMPY") && response.body.ends_with(&body[body.len() - 8..]));
+    let cut = post_as(&server, "/invocations", array, &body[..body.len() - 1]);
+    assert_eq!(cut.status, 400);
+    assert!(cut.error().contains("needs 8 bytes, got 7"), "{}", cut.error());
+    let words = [("x-amzn-sagemaker-target-model", "words"), ("accept", array)];
+    assert_eq!(server.ask("POST", "/invocations", &words, br#"{"instances": [["a"]]}"#).status, 400);
+}
+
+#[test]
 fn other_media_types_and_headers_are_refused() {
     let server = Server::start();
     let parquet = post_as(&server, "/invocations", "application/vnd.apache.parquet", b"PAR1");
