@@ -2,7 +2,7 @@
 
 mod health;
 mod infer;
-mod messages;
+pub(crate) mod messages;
 mod reflection;
 pub(crate) mod reply;
 mod services;

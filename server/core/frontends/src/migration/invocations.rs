@@ -11,7 +11,7 @@ use kingpole_wire::migration::{
 use kingpole_wire::rest::{decode_infer_request, encode_infer_response};
 use serde_json::json;
 
-use super::{Whole, declared, infer, read_whole, refused, unless_post};
+use super::{Whole, declared, infer, read_whole, refused, unless_post, written};
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON};
 use crate::rest::Named;
@@ -143,10 +143,10 @@ async fn answer_predict(
     if headers.get(header::ACCEPT).is_some_and(|accepted| accepted == NPY) {
         let array = encode_npy(&response)?;
         let content_type = HeaderValue::from_static(NPY);
-        return Ok(HttpResponse::new(StatusCode::OK, content_type, array.into_chunks().into_vec()));
+        return written(content_type, array.into_chunks().into_vec(), shared);
     }
     let body = encode_predictions(&response, "predictions", predict.layout)?;
-    Ok(HttpResponse::new(StatusCode::OK, JSON, vec![body]))
+    written(JSON, vec![body], shared)
 }
 
 async fn answer_binary(whole: Whole, named: &Named<'_>, shared: &Shared) -> Result<HttpResponse> {
@@ -172,5 +172,5 @@ async fn answer_open_inference(
         None => JSON,
         Some(length) => HeaderValue::try_from(format!("{BINARY};{HEADER_SIZE}={length}")).unwrap_or(JSON),
     };
-    Ok(HttpResponse::new(StatusCode::OK, content_type, encoded.body.into_chunks().into_vec()))
+    written(content_type, encoded.body.into_chunks().into_vec(), shared)
 }

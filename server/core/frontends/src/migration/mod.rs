@@ -13,7 +13,7 @@ mod tensorflow_rest;
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use kingpole_engine::{Engine, IndexRow, ModelSpec};
 use kingpole_values::{ByteString, Code, Error, InferRequest, InferResponse, Result};
 use kingpole_wire::migration::DeclaredInput;
@@ -79,11 +79,11 @@ struct Whole {
 
 async fn read_whole(request: HttpRequest, shared: &Shared) -> std::result::Result<Whole, Box<HttpResponse>> {
     let HttpRequest { headers, body, received, .. } = request;
-    match body::read(body, &headers, &shared.configuration).await {
+    match body::read(body, &headers, shared).await {
         Ok(body) => Ok(Whole { headers, body, received }),
         Err(error) => {
             let refusal = Dialect::Json.body_error(&error);
-            shared.engine.count_refused(error.into_error().code);
+            shared.engine.count_refused(Error::from(error).code);
             Err(Box::new(refusal))
         }
     }
@@ -137,6 +137,12 @@ async fn infer(
         Err(error) => return Err(refused(error, shared)),
     }
     respond::infer(&shared.engine, request, received).await
+}
+
+/// A good answer, charged until it is written.
+fn written(content_type: HeaderValue, mut pieces: Vec<Bytes>, shared: &Shared) -> Result<HttpResponse> {
+    shared.memory.hold_answer(&mut pieces)?;
+    Ok(HttpResponse::new(StatusCode::OK, content_type, pieces))
 }
 
 /// An error that came before the engine saw a request, counted.

@@ -19,8 +19,8 @@ use proto::tensorflow::serving::{
 use proto::tensorflow::{SignatureDef, TensorInfo, TensorShapeProto, tensor_shape_proto::Dim};
 
 use super::{SIGNATURE, check_signature, refused, state_of, versions_of};
-use crate::body::Messages;
 use crate::connection::Shared;
+use crate::grpc::messages::Messages;
 use crate::grpc::reply::{self, Reply};
 use crate::http2::unless_reset;
 use crate::respond;
@@ -43,10 +43,11 @@ pub(crate) async fn serve(
     let limit = timeout_us.map_or(shared.configuration.body_timeout, Duration::from_micros);
     let call = async {
         let message = std::future::poll_fn(|cx| messages.poll_message(cx));
-        let message = tokio::time::timeout(limit, message).await.unwrap_or_else(|_| {
-            Some(Err(Error::new(Code::DeadlineExceeded, "the client took too long to send its request")))
-        });
-        let message = message.unwrap_or_else(|| Err(Error::invalid("the call has no request message")));
+        let message = match tokio::time::timeout(limit, message).await {
+            Ok(Some(message)) => message.map_err(Error::from),
+            Ok(None) => Err(Error::invalid("the call has no request message")),
+            Err(_) => Err(Error::new(Code::DeadlineExceeded, "the client took too long to send its request")),
+        };
         let message = message.map_err(|error| refused(error, &shared))?;
         answer(&shared, &path, message, timeout_us, received).await
     };
@@ -106,7 +107,9 @@ async fn predict(
     let mut request = decode().map_err(|error| refused(error, shared))?;
     respond::shorten(&mut request, timeout_us);
     let response = respond::infer(&shared.engine, request, received).await?;
-    Ok(encode_predict_response_message(&response, SIGNATURE).into_chunks().into_vec())
+    let mut pieces = encode_predict_response_message(&response, SIGNATURE).into_chunks().into_vec();
+    shared.memory.hold_answer(&mut pieces)?;
+    Ok(pieces)
 }
 
 fn reference(model: Option<ModelSpec>) -> Result<ModelReference> {

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use super::{
     SIGNATURE, Whole, check_signature, declared, infer, read_whole, refused, state_of, unless_get,
-    unless_post, versions_of,
+    unless_post, versions_of, written,
 };
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON};
@@ -88,10 +88,9 @@ async fn serve(request: HttpRequest, named: &Named<'_>, verb: Verb, shared: &Sha
     if verb == Verb::Predict && whole.is_graphpipe() {
         return whole.answer_graphpipe(named, shared).await;
     }
-    match answer(whole, named, verb, shared).await {
-        Ok(body) => HttpResponse::new(StatusCode::OK, JSON, vec![body]),
-        Err(error) => Dialect::Json.error(&error),
-    }
+    let answered = answer(whole, named, verb, shared).await;
+    let held = answered.and_then(|body| written(JSON, vec![body], shared));
+    held.unwrap_or_else(|error| Dialect::Json.error(&error))
 }
 
 async fn answer(whole: Whole, named: &Named<'_>, verb: Verb, shared: &Shared) -> Result<bytes::Bytes> {
