@@ -32,17 +32,13 @@ fn decode_with_all(bytes: &Bytes, header_length: Option<usize>) {
     reader.push(bytes);
     while let Ok(Some(_)) = reader.next_frame() {}
     check(tensorflow::decode_predict_request(bytes.clone()));
-    for datatype in [Datatype::Fp32, Datatype::Bytes, Datatype::Int16, Datatype::Bool] {
-        for names in [&["x"][..], &["a", "b"]] {
-            let declared = declared(names, datatype);
-            check(migration::decode_predict(bytes.clone(), &declared));
-            check(migration::decode_examples(bytes.clone(), &declared));
-            check(migration::decode_invocation(bytes.clone(), &declared));
-            check(migration::decode_npy(bytes.clone(), &declared));
-            for header in [None, Some(false), Some(true)] {
-                check(migration::decode_csv(bytes, header, &declared));
-            }
-        }
+    for (names, datatype) in [(&["x"][..], Datatype::Fp32), (&["a", "b"], Datatype::Bytes)] {
+        let declared = declared(names, datatype);
+        check(migration::decode_predict(bytes.clone(), &declared));
+        check(migration::decode_examples(bytes.clone(), &declared));
+        check(migration::decode_invocation(bytes.clone(), &declared));
+        check(migration::decode_npy(bytes.clone(), &declared));
+        check(migration::decode_csv(bytes, header_length.map(|length| length > 200), &declared));
     }
 }
 
