@@ -150,3 +150,28 @@ async fn metadata_is_a_signature_and_status_a_list() {
     let request = GetModelStatusRequest { model_spec: Some(model("nobody")) };
     assert_eq!(ask(&client, STATUS, &request).await.status, 5);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn reflection_knows_the_services_and_what_they_import() {
+    use kingpole_wire::grpc::proto::reflection::server_reflection_request::MessageRequest;
+    use kingpole_wire::grpc::proto::reflection::server_reflection_response::MessageResponse;
+    use kingpole_wire::grpc::proto::reflection::{ServerReflectionRequest, ServerReflectionResponse};
+
+    let server = Server::start();
+    let client = client(&server).await;
+    let path = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    for symbol in
+        ["tensorflow.serving.PredictionService", "tensorflow.serving.ModelService", "tensorflow.TensorProto"]
+    {
+        let request = ServerReflectionRequest {
+            host: String::new(),
+            message_request: Some(MessageRequest::FileContainingSymbol(symbol.to_owned())),
+        };
+        let response: ServerReflectionResponse = read(&ask(&client, path, &request).await);
+        let Some(MessageResponse::FileDescriptorResponse(files)) = response.message_response else {
+            panic!("{symbol}: {response:?}")
+        };
+        let imports = if symbol.contains("serving") { 4 } else { 1 };
+        assert_eq!(files.file_descriptor_proto.len(), imports, "{symbol}");
+    }
+}
