@@ -103,14 +103,12 @@ def test_a_fault_has_its_code_and_its_text(address: str) -> None:
     for asked, code, parts in (
         (
             request("nobody", x=rows(1)),
-            30,
             grpc.StatusCode.NOT_FOUND,
             ("Request for unknown model", "nobody"),
         ),
         (unknown, grpc.StatusCode.NOT_FOUND, ("version '7'",)),
         (
             request(MLP, x=np.zeros((1, 5), np.float32)),
-            30,
             grpc.StatusCode.INVALID_ARGUMENT,
             ("'x'", "[1,5]"),
         ),
