@@ -3,9 +3,11 @@
 //! Source: protocol/spec/http.md.
 
 mod elements;
+mod half_precision;
 mod request;
 mod response;
 mod schema;
+mod single_pass;
 mod write;
 
 use bytes::Bytes;
