@@ -6,8 +6,8 @@ use kingpole_values::{
     Tensor,
 };
 
-use super::schema::{RequestJson, TensorJson, json_error, parameters, text};
-use super::{RestInferRequest, RestReply, elements, single_pass};
+use super::schema::{RequestJson, TensorJson, parameters, text};
+use super::{RestInferRequest, RestReply, elements, schema, single_pass};
 
 /// Decode a request's body. Binary tensors and strings without escapes are views of `body`.
 ///
@@ -24,9 +24,7 @@ pub fn decode_infer_request(body: Bytes, header_length: Option<usize>) -> Result
     let (json, mut binary) = split(body, header_length)?;
     let fields = match single_pass::read(&json) {
         Some(fields) => fields,
-        None => {
-            serde_json::from_slice::<RequestJson<'_>>(&json).map_err(|error| json_error(&error, &json))?
-        }
+        None => schema::read::<RequestJson<'_>>(&json)?,
     };
     let Some(inputs) = fields.inputs else {
         return Err(Error::invalid("the request has no 'inputs'"));

@@ -214,8 +214,17 @@ pub(super) fn parameters(body: &Bytes, parameters: Option<ParametersJson<'_>>) -
     Ok(read)
 }
 
+/// Read the whole text in full.
+pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T> {
+    // serde does not look into the strings of fields that it ignores.
+    let text = std::str::from_utf8(json).map_err(|error| {
+        Error::invalid(format!("malformed JSON: not UTF-8 after {} bytes", error.valid_up_to()))
+    })?;
+    serde_json::from_str(text).map_err(|error| json_error(&error, json))
+}
+
 /// What serde found wrong in `json`, as a sentence.
-pub(super) fn json_error(error: &serde_json::Error, json: &[u8]) -> Error {
+fn json_error(error: &serde_json::Error, json: &[u8]) -> Error {
     if error.is_data() {
         return Error::invalid(format!("the request's JSON is not as expected: {error}"));
     }

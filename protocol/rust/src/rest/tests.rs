@@ -158,6 +158,14 @@ fn a_float_that_json_does_not_have_is_told_the_way_out() {
 }
 
 #[test]
+fn text_that_is_not_utf8_is_refused_even_where_it_is_ignored() {
+    let body = Bytes::from_static(b"{\"inputs\":[],\"\xff\":1}");
+    let error = decode_infer_request(body.clone(), None).unwrap_err();
+    assert_eq!(error, Error::invalid("malformed JSON: not UTF-8 after 14 bytes"));
+    assert!(decode_infer_response(body, None).is_err());
+}
+
+#[test]
 fn binary_sections_must_use_up_the_body() {
     let json =
         r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4}}]}"#;
