@@ -85,7 +85,10 @@ impl<'a> Cursor<'a> {
     fn value<T: Deserialize<'a>>(&mut self, field: &mut Option<T>) -> Option<()> {
         let mut values = serde_json::Deserializer::from_slice(&self.text[self.at..]).into_iter::<T>();
         let value = values.next()?.ok()?;
-        self.at += values.byte_offset();
+        let (text, _) = self.text[self.at..].split_at(values.byte_offset());
+        // serde does not look into the strings of fields that it ignores.
+        std::str::from_utf8(text).ok()?;
+        self.at += text.len();
         field.replace(value).is_none().then_some(())
     }
 

@@ -163,6 +163,8 @@ fn text_that_is_not_utf8_is_refused_even_where_it_is_ignored() {
     let error = decode_infer_request(body.clone(), None).unwrap_err();
     assert_eq!(error, Error::invalid("malformed JSON: not UTF-8 after 14 bytes"));
     assert!(decode_infer_response(body, None).is_err());
+    let body = Bytes::from_static(b"{\"inputs\":[],\"outputs\":[{\"name\":\"y\",\"\xff\":1}]}");
+    assert!(decode_infer_request(body, None).is_err());
 }
 
 #[test]
