@@ -16,7 +16,7 @@ CLIENTS := .cache/clients/.installed
 RUST_SOURCES := $(shell find protocol/rust server/core -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml protocol/schema/*
 SOURCES := hatch_build.py server/kingpole backends clients/python loadtest protocol
 
-.PHONY: help setup demo serve test check bench clean checkgenerate prerequisites test-rust test-python
+.PHONY: help setup demo serve test check bench fuzz clean checkgenerate prerequisites test-rust test-python
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,8 +57,11 @@ bench: setup $(BENCH_INSTALLED) ## measure against Triton and mosec (minutes; BE
 	sh loadtest/peers/setup.sh
 	$(PYTHON) -m loadtest.bench $(BENCH)
 
+fuzz: ## fuzz the decoders on one core (FUZZ_SECONDS=60 or FUZZ_RUNS=1000000 a target; TARGETS="frame_decode ...")
+	@protocol/fuzz/run $(TARGETS)
+
 clean: ## remove everything that was built or downloaded here
-	rm -rf $(VENV) .cache target dist $(EXTENSION) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) .cache target protocol/fuzz/target dist $(EXTENSION) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 
 prerequisites:
 	@.ci/prerequisites

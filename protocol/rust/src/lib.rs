@@ -4,6 +4,7 @@
 //! a [`kingpole_values::Error`], never panics, and takes time and memory bounded by the bytes it was
 //! given. Tensors are views of the received bytes wherever the format allows.
 
+mod classification;
 pub mod frame;
 mod generated;
 pub mod graphpipe;
@@ -16,6 +17,7 @@ mod sample;
 mod scatter;
 pub mod status;
 
+pub use classification::classify;
 pub use scatter::{Scatter, ScatterWriter};
 
 /// The most tensors (inputs, outputs, requested outputs) that one message may have.

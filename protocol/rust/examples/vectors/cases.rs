@@ -34,6 +34,7 @@ pub fn all() -> Vec<Case> {
         let name = format!("frame-error-{}", code.name().to_lowercase().replace('_', "-"));
         frame_case(&mut cases, &name, &frame::encode_error(&error, 250, Some("id-1"), 7));
     }
+    half_precision(&mut cases);
     frame_messages(&mut cases);
     sequences(&mut cases);
     malformed_frames(&mut cases);
@@ -127,6 +128,35 @@ fn sequences(cases: &mut Vec<Case>) {
     }
 }
 
+/// Numbers between two values of FP16 and BF16, at their limits, and the shortest text of some values.
+fn half_precision(cases: &mut Vec<Case>) {
+    let numbers = [
+        (
+            "fp16",
+            "FP16",
+            "[0.1,2049,2051,1.00048828125000000000001,65519.99,-65504,2.9802322387695312e-8,6e-8]",
+        ),
+        ("bf16", "BF16", "[0.1,257,259,1.00390625000000000000001,3.39e38,-3.3895314e38,4e-41,9e-41]"),
+    ];
+    for (name, datatype, data) in numbers {
+        let json =
+            format!(r#"{{"inputs":[{{"name":"x","datatype":"{datatype}","shape":[2,4],"data":{data}}}]}}"#);
+        add(cases, format!("http-request-json-{name}-rounded"), "http", "request", json.into(), None, false);
+    }
+    let values: [(&str, Datatype, [u16; 6]); 2] = [
+        ("fp16", Datatype::Fp16, [0x2e66, 0x3555, 0x7bff, 0x0001, 0x8000, 0xc000]),
+        ("bf16", Datatype::Bf16, [0x3dcd, 0x3eab, 0x7f7f, 0x0001, 0x8000, 0xc000]),
+    ];
+    for (name, datatype, bits) in values {
+        let data: Vec<u8> = bits.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+        let tensor = Tensor { data: data.into(), ..sample::tensor(datatype, &[2, 3]) };
+        let reply = rest::RestReply::default();
+        let body = rest::encode_infer_response(&sample::response(tensor), &reply).expect("finite values");
+        let bytes = body.body.into_bytes();
+        add(cases, format!("http-response-json-{name}-shortest"), "http", "response", bytes, None, true);
+    }
+}
+
 fn frame_messages(cases: &mut Vec<Case>) {
     let model = frame::ModelName { model: "m".into(), version: Some("3".into()) };
     let place = frame::SharedTensor { index: 0, arena: 4, offset: 128, nbytes: 24 };
@@ -212,6 +242,10 @@ fn malformed_others(cases: &mut Vec<Case>) {
         ("unknown-datatype", tensor(r#""datatype":"int32","shape":[1],"data":[1]"#)),
         ("fraction-as-integer", tensor(r#""datatype":"INT32","shape":[1],"data":[1.7]"#)),
         ("out-of-range", tensor(r#""datatype":"INT8","shape":[1],"data":[128]"#)),
+        ("uint8-300", tensor(r#""datatype":"UINT8","shape":[1],"data":[300]"#)),
+        ("fp16-overflow", tensor(r#""datatype":"FP16","shape":[1],"data":[65520]"#)),
+        ("bf16-overflow", tensor(r#""datatype":"BF16","shape":[1],"data":[-3.4e38]"#)),
+        ("bare-infinity", tensor(r#""datatype":"FP32","shape":[1],"data":[-Infinity]"#)),
         ("bare-nan", tensor(r#""datatype":"FP32","shape":[1],"data":[NaN]"#)),
         ("uneven", tensor(r#""datatype":"INT32","shape":[2,2],"data":[[1,2],[3]]"#)),
         ("wrong-nesting", tensor(r#""datatype":"INT32","shape":[2,2],"data":[[1,2,3,4]]"#)),

@@ -149,7 +149,9 @@ pub(super) fn write_contents(datatype: Datatype, data: &Bytes) -> BytesMut {
     }
     let mut packed = BytesMut::with_capacity(data.len());
     match datatype {
-        Datatype::Bool | Datatype::Fp32 | Datatype::Fp64 => packed.put_slice(data),
+        Datatype::Fp32 | Datatype::Fp64 => packed.put_slice(data),
+        // Any byte but 0 is true; as it is, one above 127 would be the beginning of a longer number.
+        Datatype::Bool => each(data, |[byte]: [u8; 1]| packed.put_u8(u8::from(byte != 0))),
         Datatype::Uint8 => each(data, |[byte]: [u8; 1]| put_varint(&mut packed, u64::from(byte))),
         Datatype::Uint16 => each(data, |b| put_varint(&mut packed, u64::from(u16::from_le_bytes(b)))),
         Datatype::Uint32 => each(data, |b| put_varint(&mut packed, u64::from(u32::from_le_bytes(b)))),

@@ -28,6 +28,16 @@ fn every_datatype_survives_raw_and_typed() {
 }
 
 #[test]
+fn a_bool_that_is_any_byte_is_one_typed_element() {
+    let tensor = kingpole_values::Tensor {
+        data: Bytes::from_static(&[0, 1, 2, 0x7f, 0x80, 0xff]),
+        ..sample::tensor(Datatype::Bool, &[2, 3])
+    };
+    let body = encode_infer_response(&sample::response(tensor), true).into_bytes();
+    assert_eq!(decode_infer_response(body).unwrap().outputs[0].data[..], [0, 1, 1, 1, 1, 1]);
+}
+
+#[test]
 fn prost_reads_what_is_written() {
     for tensor in sample::tensors() {
         let body = encode_infer_request(&sample::request(tensor.clone()), false).into_bytes();

@@ -54,7 +54,7 @@ fn read_object<'a, T: serde::Deserialize<'a>>(json: &'a [u8]) -> Result<T> {
         Some(b'[' | b'"' | b'0'..=b'9' | b'-') => {
             Err(Error::invalid("the request's JSON is not as expected: it must be an object"))
         }
-        _ => serde_json::from_slice(json).map_err(json_error),
+        _ => serde_json::from_slice(json).map_err(|error| json_error(&error, json)),
     }
 }
 

@@ -3,9 +3,11 @@
 //! Source: protocol/spec/http.md.
 
 pub(crate) mod elements;
+mod half_precision;
 mod request;
 mod response;
 pub(crate) mod schema;
+mod single_pass;
 pub(crate) mod write;
 
 use bytes::Bytes;

@@ -6,8 +6,8 @@ use kingpole_values::{
     Tensor,
 };
 
-use super::schema::{RequestJson, TensorJson, json_error, parameters, text};
-use super::{RestInferRequest, RestReply, elements};
+use super::schema::{RequestJson, TensorJson, parameters, text};
+use super::{RestInferRequest, RestReply, elements, schema, single_pass};
 
 /// Decode a request's body. Binary tensors and strings without escapes are views of `body`.
 ///
@@ -22,7 +22,10 @@ pub fn decode_infer_request(body: Bytes, header_length: Option<usize>) -> Result
         return Ok(raw_request(body));
     }
     let (json, mut binary) = split(body, header_length)?;
-    let fields: RequestJson<'_> = serde_json::from_slice(&json).map_err(json_error)?;
+    let fields = match single_pass::read(&json) {
+        Some(fields) => fields,
+        None => schema::read::<RequestJson<'_>>(&json)?,
+    };
     let Some(inputs) = fields.inputs else {
         return Err(Error::invalid("the request has no 'inputs'"));
     };
@@ -106,24 +109,34 @@ pub(super) fn read_tensors(
         let shape = Shape::new(&shape.0);
         let mut parameters = parameters(json, tensor.parameters)?;
         refuse_shared_memory(&parameters, kind, &name)?;
-        let data = match (take_size(&mut parameters, &name)?, tensor.data) {
-            (Some(_), Some(_)) => {
+        let in_text = tensor.data.is_some() || tensor.elements.is_some();
+        let data = match take_size(&mut parameters, &name)? {
+            Some(_) if in_text => {
                 return Err(Error::invalid(format!(
                     "{kind} '{name}' has both 'data' and 'binary_data_size'"
                 )));
             }
-            (Some(nbytes), None) if nbytes <= binary.len() => binary.split_to(nbytes),
-            (Some(nbytes), None) => {
+            Some(nbytes) if nbytes <= binary.len() => binary.split_to(nbytes),
+            Some(nbytes) => {
                 return Err(Error::invalid(format!(
                     "{kind} '{name}': binary_data_size is {nbytes}, but only {} bytes are left in the body",
                     binary.len()
                 )));
             }
-            (None, Some(data)) => elements::read(data.get(), &name, datatype, &shape)?,
-            (None, None) => {
-                return Err(Error::invalid(format!(
-                    "{kind} '{name}' has neither 'data' nor 'binary_data_size'"
-                )));
+            None => {
+                let elements = match (tensor.elements, tensor.data) {
+                    (Some(elements), _) => elements,
+                    (None, Some(data)) => {
+                        let foreseen = shape.elements().unwrap_or(0);
+                        elements::read(data.get().as_bytes(), &name, datatype, foreseen)?.0
+                    }
+                    (None, None) => {
+                        return Err(Error::invalid(format!(
+                            "{kind} '{name}' has neither 'data' nor 'binary_data_size'"
+                        )));
+                    }
+                };
+                elements.check(&name, &shape)?
             }
         };
         read.push(Tensor { name, datatype, shape, data });

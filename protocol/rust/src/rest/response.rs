@@ -4,8 +4,8 @@ use bytes::{BufMut, Bytes, BytesMut};
 use kingpole_values::{InferRequest, InferResponse, Parameter, Result, Tensor};
 
 use super::request::{read_tensors, split};
-use super::schema::{ResponseJson, Text, json_error, parameters, text};
-use super::{RestBody, RestReply, write};
+use super::schema::{ResponseJson, Text, parameters, text};
+use super::{RestBody, RestReply, schema, write};
 use crate::ScatterWriter;
 
 /// Encode a response as its request wanted it.
@@ -75,7 +75,7 @@ pub fn encode_infer_request(request: &InferRequest, use_binary: bool) -> Result<
 /// Decode a response's body; `header_length` as for requests.
 pub fn decode_infer_response(body: Bytes, header_length: Option<usize>) -> Result<InferResponse> {
     let (json, mut binary) = split(body, header_length)?;
-    let fields: ResponseJson<'_> = serde_json::from_slice(&json).map_err(json_error)?;
+    let fields: ResponseJson<'_> = schema::read(&json)?;
     let name = |name: Option<Text<'_>>| name.map(|name| text(&json, name.0)).transpose();
     Ok(InferResponse {
         model: name(fields.model_name)?.unwrap_or_default(),

@@ -9,6 +9,7 @@ use kingpole_values::{ByteString, Error, Parameter, Parameters, Result, Shape};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::elements::Elements;
 use crate::{MAX_PARAMETERS, MAX_TENSORS};
 
 /// A list of at most `MAX` elements: the bound holds while it is read.
@@ -20,7 +21,7 @@ impl<T, const MAX: usize> Default for Capped<T, MAX> {
     }
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(expecting = "an object")]
 pub(super) struct RequestJson<'a> {
     #[serde(borrow)]
@@ -48,7 +49,7 @@ pub(super) struct ResponseJson<'a> {
     pub(super) outputs: Option<Capped<TensorJson<'a>, MAX_TENSORS>>,
 }
 
-#[derive(serde::Deserialize)]
+#[derive(Default, serde::Deserialize)]
 #[serde(expecting = "a tensor object")]
 pub(super) struct TensorJson<'a> {
     #[serde(borrow)]
@@ -60,6 +61,9 @@ pub(super) struct TensorJson<'a> {
     pub(super) parameters: Option<ParametersJson<'a>>,
     #[serde(borrow)]
     pub(super) data: Option<&'a RawValue>,
+    /// What `data` says, where it was read at once.
+    #[serde(skip)]
+    pub(super) elements: Option<Elements>,
 }
 
 #[derive(serde::Deserialize)]
@@ -210,9 +214,36 @@ pub(crate) fn parameters(body: &Bytes, parameters: Option<ParametersJson<'_>>) -
     Ok(read)
 }
 
-/// What serde found wrong, as a sentence.
-#[allow(clippy::needless_pass_by_value)] // as map_err gives it
-pub(crate) fn json_error(error: serde_json::Error) -> Error {
-    let what = if error.is_data() { "the request's JSON is not as expected" } else { "malformed JSON" };
-    Error::invalid(format!("{what}: {error}"))
+/// Read the whole text in full.
+pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T> {
+    // serde does not look into the strings of fields that it ignores.
+    let text = std::str::from_utf8(json).map_err(|error| {
+        Error::invalid(format!("malformed JSON: not UTF-8 after {} bytes", error.valid_up_to()))
+    })?;
+    serde_json::from_str(text).map_err(|error| json_error(&error, json))
+}
+
+/// What serde found wrong in `json`, as a sentence.
+pub(crate) fn json_error(error: &serde_json::Error, json: &[u8]) -> Error {
+    if error.is_data() {
+        return Error::invalid(format!("the request's JSON is not as expected: {error}"));
+    }
+    let way_out = if is_number_unknown_to_json(json, error) {
+        "; JSON has no NaN and no Infinity: send the tensor as binary data, or use gRPC"
+    } else {
+        ""
+    };
+    Error::invalid(format!("malformed JSON: {error}{way_out}"))
+}
+
+/// Whether the text at the error is what many JSON libraries write for a float that is not finite.
+fn is_number_unknown_to_json(json: &[u8], error: &serde_json::Error) -> bool {
+    let Some(line) = error.line().checked_sub(1).and_then(|line| json.split(|&byte| byte == b'\n').nth(line))
+    else {
+        return false;
+    };
+    // serde counts the bytes it has taken: the one at fault is the last, or for a minus the one after.
+    let at = error.column().saturating_sub(1);
+    let text = line.get(at..).unwrap_or_default();
+    ["NaN", "Infinity"].iter().any(|word| text.starts_with(word.as_bytes()))
 }

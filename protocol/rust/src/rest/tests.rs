@@ -142,6 +142,32 @@ fn malformed_requests_are_explained() {
 }
 
 #[test]
+fn a_float_that_json_does_not_have_is_told_the_way_out() {
+    for word in ["NaN", "Infinity", "-Infinity"] {
+        for data in [format!("[{word}]"), format!("[1.5,\n{word}]")] {
+            let error = input("FP32", "[1]", &data).unwrap_err();
+            assert!(error.message.starts_with("malformed JSON: "), "{error}");
+            assert!(
+                error.message.ends_with("send the tensor as binary data, or use gRPC"),
+                "{data}: {error}"
+            );
+        }
+    }
+    let error = input("FP32", "[1]", "[x]").unwrap_err();
+    assert!(!error.message.contains("gRPC"), "{error}");
+}
+
+#[test]
+fn text_that_is_not_utf8_is_refused_even_where_it_is_ignored() {
+    let body = Bytes::from_static(b"{\"inputs\":[],\"\xff\":1}");
+    let error = decode_infer_request(body.clone(), None).unwrap_err();
+    assert_eq!(error, Error::invalid("malformed JSON: not UTF-8 after 14 bytes"));
+    assert!(decode_infer_response(body, None).is_err());
+    let body = Bytes::from_static(b"{\"inputs\":[],\"outputs\":[{\"name\":\"y\",\"\xff\":1}]}");
+    assert!(decode_infer_request(body, None).is_err());
+}
+
+#[test]
 fn binary_sections_must_use_up_the_body() {
     let json =
         r#"{"inputs":[{"name":"x","shape":[1],"datatype":"FP32","parameters":{"binary_data_size":4}}]}"#;
@@ -159,26 +185,70 @@ fn binary_sections_must_use_up_the_body() {
 
 #[test]
 fn what_json_cannot_hold_names_the_way_out() {
-    let nan = Tensor {
-        name: "y".into(),
-        datatype: Datatype::Fp32,
-        shape: Shape::new(&[1]),
-        data: Bytes::copy_from_slice(&f32::NAN.to_le_bytes()),
-    };
-    let bytes =
-        Tensor { datatype: Datatype::Bytes, data: Bytes::from_static(b"\x01\0\0\0\xff"), ..nan.clone() };
-    for tensor in [nan, bytes] {
-        let error = encode_infer_response(&sample::response(tensor), &RestReply::default()).unwrap_err();
+    let cases: [(Datatype, &str, &[u8]); 7] = [
+        (Datatype::Fp16, "NaN", &0x7e00u16.to_le_bytes()),
+        (Datatype::Fp16, "-inf", &0xfc00u16.to_le_bytes()),
+        (Datatype::Bf16, "inf", &0x7f80u16.to_le_bytes()),
+        (Datatype::Fp32, "NaN", &f32::NAN.to_le_bytes()),
+        (Datatype::Fp32, "-inf", &f32::NEG_INFINITY.to_le_bytes()),
+        (Datatype::Fp64, "inf", &f64::INFINITY.to_le_bytes()),
+        (Datatype::Bytes, "bytes that are not UTF-8", b"\x01\0\0\0\xff"),
+    ];
+    for (datatype, what, data) in cases {
+        let data = Bytes::copy_from_slice(data);
+        let response = sample::response(Tensor {
+            name: "y".into(),
+            datatype,
+            shape: Shape::new(&[1]),
+            data: data.clone(),
+        });
+        let error = encode_infer_response(&response, &RestReply::default()).unwrap_err();
         assert_eq!(error.code, Code::InvalidArgument);
-        assert!(
-            error.message.starts_with("tensor 'y' holds") && error.message.contains("binary_data"),
-            "{error}"
+        let expected = format!(
+            "tensor 'y' holds {what}, which JSON cannot hold: ask for it with 'binary_data': true, or use gRPC"
         );
+        assert_eq!(error.message, expected);
+        let reply = RestReply { binary_default: true, outputs: vec![] };
+        let body = encode_infer_response(&response, &reply).unwrap();
+        assert!(body.body.into_bytes().ends_with(&data), "the way out is one");
     }
+    let mut response = sample::response(sample::tensor(Datatype::Fp32, &[1]));
+    response.parameters = vec![("p".into(), kingpole_values::Parameter::Double(f64::NAN))];
+    let error = encode_infer_response(&response, &RestReply::default()).unwrap_err();
+    assert_eq!(error, Error::invalid("parameter 'p' is NaN, which JSON cannot hold: use gRPC"));
 }
 
 #[test]
 fn an_error_is_one_json_object() {
     let body = encode_error(&Error::invalid("a \"quote\"\n\u{1}"));
     assert_eq!(body, r#"{"error":"a \"quote\"\n\u0001"}"#);
+}
+
+#[test]
+fn half_precision_is_written_as_the_shortest_text() {
+    let text = |datatype: Datatype, data: Vec<u8>| {
+        let shape = Shape::new(&[i64::try_from(data.len() / 2).unwrap()]);
+        let tensor = Tensor { name: "y".into(), datatype, shape, data: data.into() };
+        let body = encode_infer_response(&sample::response(tensor), &RestReply::default()).unwrap();
+        let text = String::from_utf8(body.body.into_bytes().to_vec()).unwrap();
+        text[text.find("\"data\":").unwrap() + 7..].trim_end_matches("}]}").to_owned()
+    };
+    let fp16 = [0x2e66u16, 0x3555, 0x7bff, 0x0001, 0x8000, 0xc000];
+    let fp16 = fp16.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+    assert_eq!(text(Datatype::Fp16, fp16), "[0.1,0.3333,65500.0,6e-8,-0.0,-2.0]");
+    let bf16 = [0x3dcdu16, 0x3eab, 0x7f7f, 0x0001, 0x4049];
+    let bf16 = bf16.iter().flat_map(|bits| bits.to_le_bytes()).collect();
+    assert_eq!(text(Datatype::Bf16, bf16), "[0.1,0.334,3.39e38,9e-41,3.14]");
+}
+
+#[test]
+fn half_precision_numbers_are_rounded_to_nearest_even() {
+    let fp16 = input("FP16", "[4]", "[0.1, 2049, 2051, 1.00048828125000000000001]").unwrap();
+    assert_eq!(fp16[..], [0x66, 0x2e, 0x00, 0x68, 0x02, 0x68, 0x01, 0x3c]);
+    let bf16 = input("BF16", "[2]", "[257, -3.14]").unwrap();
+    assert_eq!(bf16[..], [0x80, 0x43, 0x49, 0xc0]);
+    assert_eq!(
+        input("BF16", "[1]", "[3.4e38]").unwrap_err().message,
+        "tensor 'x': 3.4e38 does not fit in BF16"
+    );
 }

@@ -4,6 +4,8 @@ use bytes::{BufMut, BytesMut};
 use half::{bf16, f16};
 use kingpole_values::{Datatype, Error, Parameter, Parameters, Result, Tensor, split_byte_strings};
 
+use super::half_precision;
+
 /// A JSON string.
 pub(crate) fn string(out: &mut BytesMut, text: &str) {
     const HEX: &[u8; 16] = b"0123456789abcdef";
@@ -91,7 +93,9 @@ pub(super) fn parameter(out: &mut BytesMut, name: &str, value: &Parameter) -> Re
             out.put_slice(ryu::Buffer::new().format_finite(*value).as_bytes());
         }
         Parameter::Double(value) => {
-            return Err(Error::internal(format!("parameter '{name}' is {value}, which JSON cannot hold")));
+            return Err(Error::invalid(format!(
+                "parameter '{name}' is {value}, which JSON cannot hold: use gRPC"
+            )));
         }
         Parameter::String(value) => string(out, value),
     }
@@ -133,7 +137,7 @@ macro_rules! floats {
         list($out, $tensor.data.as_chunks().0.iter(), |out, bytes| {
             let value = $read(*bytes);
             if !value.is_finite() {
-                return Err(not_finite($tensor, value.into()));
+                return Err(not_finite($tensor, f64::from(value)));
             }
             out.put_slice(ryu::Buffer::new().format_finite(value).as_bytes());
             Ok(())
@@ -157,8 +161,12 @@ fn elements(out: &mut BytesMut, tensor: &Tensor) -> Result<()> {
         Datatype::Int16 => integers!(out, data, i16),
         Datatype::Int32 => integers!(out, data, i32),
         Datatype::Int64 => integers!(out, data, i64),
-        Datatype::Fp16 => floats!(out, tensor, |bytes| f16::from_le_bytes(bytes).to_f32()),
-        Datatype::Bf16 => floats!(out, tensor, |bytes| bf16::from_le_bytes(bytes).to_f32()),
+        Datatype::Fp16 => {
+            floats!(out, tensor, |bytes| half_precision::FP16.shortest(f16::from_le_bytes(bytes).to_f64()))
+        }
+        Datatype::Bf16 => {
+            floats!(out, tensor, |bytes| half_precision::BF16.shortest(bf16::from_le_bytes(bytes).to_f64()))
+        }
         Datatype::Fp32 => floats!(out, tensor, f32::from_le_bytes),
         Datatype::Fp64 => floats!(out, tensor, f64::from_le_bytes),
         Datatype::Bytes => list(out, split_byte_strings(data), |out, element| {
