@@ -13,6 +13,7 @@ from kingpole_client._aio_stream import AsyncStreamTransport
 from kingpole_client._clock import now_us, seconds_left, wait_deadline_us
 from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES, MEDIA_TYPE
 from kingpole_client._messages import Answer, Buffers, InferRequest
+from kingpole_client._trust import tls_context
 from kingpole_client._values import InferResponse, ModelMetadata, ModelState, Parameter, ServerMetadata
 from kingpole_client.client import (
     ASK_TIMEOUT_US,
@@ -20,7 +21,6 @@ from kingpole_client.client import (
     check_token,
     expect,
     read_infer_answer,
-    tls_context,
 )
 from kingpole_client.errors import DeadlineExceeded, InvalidArgument, Unavailable, Unimplemented
 

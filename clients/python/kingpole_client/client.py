@@ -15,6 +15,7 @@ from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES, MAGIC, MEDIA_TYPE, s
 from kingpole_client._http import HttpAnswer, HttpPool
 from kingpole_client._messages import Answer, Buffers, InferRequest
 from kingpole_client._stream import Begun, StreamTransport
+from kingpole_client._trust import tls_context
 from kingpole_client._values import InferResponse, ModelMetadata, ModelState, Parameter, ServerMetadata
 from kingpole_client.errors import Internal, InvalidArgument, KingpoleError, Unavailable, Unimplemented
 
@@ -80,17 +81,6 @@ def check_token(token: str | None, address: Address) -> None:
         raise InvalidArgument(f"a token cannot travel over {address}: use http, https, grpc or grpcs")
     if not token.isascii() or not token.isprintable():
         raise InvalidArgument("the token has characters that cannot stand in a header")
-
-
-def tls_context(
-    address: Address, given: ssl.SSLContext | None, root_certificates: bytes | None
-) -> ssl.SSLContext | None:
-    """Choose what HTTPS trusts: the caller's own context, else one of the PEM certificates given."""
-    if given is not None or root_certificates is None or address.scheme != "https":
-        return given
-    import ssl  # only who speaks HTTPS pays for it
-
-    return ssl.create_default_context(cadata=root_certificates.decode("ascii"))
 
 
 class Client:
