@@ -58,8 +58,8 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "kingpole-timeout-us": (
         {"type": "integer", "minimum": 0, "maximum": 2**63 - 1},
-        "How long the request may take, in microseconds; 0 is no limit. The shorter of this and the body's"
-        " timeout counts.",
+        "How long the request may take, in microseconds; 0 has passed already. The shorter of this and the"
+        " body's timeout counts.",
     ),
     "kingpole-timing": ({"type": "string"}, "Present: the answer says in Server-Timing how it was served."),
     "Server-Timing": (

@@ -179,7 +179,11 @@ def _repository() -> tuple[Route, ...]:
 
 def _frame() -> Route:
     kind: Bodies = {FRAME: BYTES}
-    answers = {200: Answer("A Response frame.", kind), **errors(kind, *_INFER_ERRORS)}
+    answers = {
+        200: Answer("A Response frame.", kind),
+        **errors(kind, *_INFER_ERRORS),
+        415: Answer("The content type says that it is no frame.", _ERROR),
+    }
     return Route(
         path="/v1/infer",
         methods=("post",),
