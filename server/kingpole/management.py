@@ -116,12 +116,12 @@ def make_application(
         served, _ = _models(lifecycle)
         management = f"http://{request.host}"
         return web.json_response(
-            make_document(served, main=_reachable(main, request.host), management=management)
+            make_document(served, main=reachable(main, request.host), management=management)
         )
 
     async def page(request: web.Request) -> web.Response:
         served, unserved = _models(lifecycle)
-        text = make_page(served, unserved, main=_reachable(main, request.host))
+        text = make_page(served, unserved, main=reachable(main, request.host))
         return web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS)
 
     async def example(request: web.Request) -> web.Response:
@@ -227,7 +227,7 @@ def _served(entry: Version, version: str) -> ServedModel:
     )
 
 
-def _reachable(main: Sequence[str], host: str) -> list[str]:
+def reachable(main: Sequence[str], host: str) -> list[str]:
     """URLs of the main port as whoever asks can use them: a listener on every address is on theirs too."""
     name = _host(host)
     name = name if re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", name) else "localhost"

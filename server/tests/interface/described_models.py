@@ -1,4 +1,4 @@
-"""Models of every form that a description of the interface must get right, and one that would break a page."""
+"""Models of every form that a description of the interface must get right, and one that would break it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def infer(x, bias=None):
 
 
 def write(directory: Path) -> Path:
-    """Write the repository; `broken` is the one that cannot be served."""
+    """Write the repository."""
     for version in ("1", "2"):
         onnx_models.doubling(directory / "double" / version / "model.onnx")
     (directory / "double" / "model.yaml").write_text("versions: all\n")
@@ -34,13 +34,20 @@ def write(directory: Path) -> Path:
     (directory / "optional").mkdir()
     (directory / "optional" / "model.py").write_text(_OPTIONAL)
     (directory / "optional" / "model.yaml").write_text("inputs:\n  - {name: bias, optional: true}\n")
+    return directory
+
+
+def write_broken(directory: Path) -> Path:
+    """Write a model that cannot be served."""
     (directory / "broken").mkdir()
     (directory / "broken" / "model.onnx").write_bytes(b"<script>no model</script>")
     return directory
 
 
 def _identity(directory: Path, tensors: list[tuple[str, str, str]], more: str = "") -> None:
-    lines = [f"  - {{name: {_quoted(name)}, datatype: {kind}, shape: {shape}}}" for name, kind, shape in tensors]
+    lines = [
+        f"  - {{name: {_quoted(name)}, datatype: {kind}, shape: {shape}}}" for name, kind, shape in tensors
+    ]
     directory.mkdir(parents=True)
     text = "\n".join(["backend: identity", "inputs:", *lines, "outputs:", *lines])
     (directory / "model.yaml").write_text(f"{text}\n{more}")
