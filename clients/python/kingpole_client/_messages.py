@@ -44,6 +44,7 @@ class RequestFields(NamedTuple):
     parameters: dict[str, Parameter]
     timeout_us: int | None
     priority: int
+    sequence: Sequence | None
 
 
 class InferRequest:
@@ -99,7 +100,7 @@ class InferRequest:
         """Everything that was asked for."""
         return RequestFields(
             self._model, self._version, self._id, self._tensors, self._outputs, self._parameters,
-            self.timeout_us, self._priority,
+            self.timeout_us, self._priority, self._sequence,
         )  # fmt: skip
 
     def buffers(self, exchange: int) -> Buffers:

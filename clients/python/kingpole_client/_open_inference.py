@@ -68,6 +68,9 @@ class OpenInference:
             parameters["timeout"] = said.timeout_us
         if said.priority:
             parameters["priority"] = said.priority
+        if said.sequence is not None:
+            sequence_id, starts, ends = said.sequence.id, said.sequence.start, said.sequence.end
+            parameters |= {"sequence_id": sequence_id, "sequence_start": starts, "sequence_end": ends}
         outputs: list[dict[str, Any]] = [{"name": name} for name in said.outputs]
         if self._is_binary and not outputs:
             parameters["binary_data_output"] = True

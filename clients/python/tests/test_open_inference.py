@@ -21,7 +21,8 @@ import numpy as np
 import pytest
 import real_server
 from kingpole_client._http import HttpAnswer
-from kingpole_client._open_inference import decode
+from kingpole_client._messages import InferRequest
+from kingpole_client._open_inference import OpenInference, decode
 
 TRITON = Path(__file__).parents[3] / ".cache" / "peers" / "triton"
 DTYPES = {
@@ -173,6 +174,16 @@ def test_errors_keep_their_code_and_text(behind, is_async):
             inferred(url, "echo", {"x": X.astype(np.int64)}, is_async=is_async)
         with pytest.raises(kingpole_client.InvalidArgument, match="must be named"):
             inferred(url, "", {"x": X}, is_async=is_async)
+
+
+def test_what_is_not_a_tensor_travels_as_parameters():
+    sequence = kingpole_client.Sequence(7, start=True)
+    request = InferRequest("m", {}, timeout_us=5, priority=2, parameters={"k": 1.5}, sequence=sequence)
+    for is_binary in (True, False):
+        said = json.loads(OpenInference(is_binary=is_binary).encode(request).buffers[0])["parameters"]
+        assert said.pop("binary_data_output", False) is is_binary
+        own = {"k": 1.5, "timeout": 5, "priority": 2}
+        assert said == {**own, "sequence_id": 7, "sequence_start": True, "sequence_end": False}
 
 
 def test_what_json_cannot_hold_is_refused_before_it_is_sent(behind):
