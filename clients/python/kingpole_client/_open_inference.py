@@ -109,10 +109,11 @@ def _as_json(tensor: _arrays.EncodedTensor) -> list[Any]:
     if tensor.datatype == _arrays.BF16:
         bits = array.view(np.uint16)
         array = _arrays.BFloat16(bits).to_float32()
+    elements: list[Any] = array.ravel().tolist()
     if tensor.datatype != _arrays.BYTES:
-        return list(array.ravel().tolist())
+        return elements
     try:
-        return [element.decode() for element in array.ravel().tolist()]
+        return [element.decode() for element in elements]
     except UnicodeDecodeError:
         raise InvalidArgument(
             f"input '{tensor.name}': this server takes tensors as JSON, and an element is not UTF-8"

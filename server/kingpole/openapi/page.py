@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Sequence
 from html import escape
 from importlib.resources import files
@@ -126,7 +127,9 @@ def _routes(tag: str, description: str) -> str:
         for route in ROUTES
         if route.tag == tag
     )
+    # Our own text, which is Markdown in the document.
+    marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(description))
     return (
-        f"<h3>{_text(tag)}</h3><p>{_text(description)}</p>"
+        f"<h3>{_text(tag)}</h3><p>{marked}</p>"
         f'<div class="wide"><table class="routes"><tbody>{rows}</tbody></table></div>'
     )
