@@ -13,7 +13,7 @@ EXTENSION := server/kingpole/_core.abi3.so
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-loadtest
 CLIENTS := .cache/clients/.installed
-RUST_SOURCES := $(shell find protocol/rust server/core -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml protocol/schema/*
+RUST_SOURCES := $(shell find protocol/rust server/core -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml protocol/schema/*.fbs protocol/schema/*.proto
 SOURCES := hatch_build.py server/kingpole backends clients/python loadtest protocol
 
 .PHONY: help setup demo serve test check bench fuzz clean checkgenerate prerequisites test-rust test-python

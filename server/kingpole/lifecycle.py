@@ -10,7 +10,7 @@ import asyncio
 import json
 import os
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -63,7 +63,7 @@ class Core(Protocol):
 
 @dataclass
 class Version:
-    """One version of a model and where it is in its life."""
+    """One version of a model and where it is in its life; its specification once it is served."""
 
     name: str
     version: str | None
@@ -72,6 +72,7 @@ class Version:
     handle: int | None = None
     artifact: Artifact | None = None
     placed: str = ""
+    specification: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 class ControlError(Exception):
@@ -310,7 +311,7 @@ class Lifecycle:
                 reason = reason_of(error)
                 self._fail(artifact.name, artifact.version, reason)
                 return reason
-        self._versions[key] = Version(*key, "READY", "", handle, artifact, served["placed"])
+        self._versions[key] = Version(*key, "READY", "", handle, artifact, served["placed"], opened)
         self._publish()
         for line in _describe(artifact, opened, served):
             self._report(line)

@@ -1,15 +1,22 @@
-"""The management listener: metrics, the repository and statistics, on a port of its own.
+"""The management listener: metrics, the repository, statistics and documentation, on a port of its own.
 
-It is for operators: localhost unless told otherwise, and never for browsers.
+It is for operators: localhost unless told otherwise. A browser may read it, but no page of another origin.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from kingpole.lifecycle import ControlError, Lifecycle
+from kingpole.lifecycle import ControlError, Lifecycle, Version
+from kingpole.openapi.document import make_document
+from kingpole.openapi.models import ServedModel, UnservedModel, example_request
+from kingpole.openapi.page import PAGE_HEADERS, make_page
+from kingpole.openapi.table import ROUTES
+from kingpole.signature import TensorSpec
 
 if TYPE_CHECKING:  # aiohttp is 20 MB: loaded only by a server that listens here
     from aiohttp import web
@@ -38,12 +45,15 @@ def is_local(host: str) -> bool:
         return host == "localhost"
 
 
-def make_application(core: Reporting, lifecycle: Lifecycle, *, local: bool = True) -> web.Application:
-    """Make the application.
+def make_application(
+    core: Reporting, lifecycle: Lifecycle, *, main: Sequence[str] = (), local: bool = True
+) -> web.Application:
+    """Make the application: a handler for each row of the table of routes.
 
     Args:
         core: Where metrics come from.
         lifecycle: What loads and unloads.
+        main: URLs of the main port, for the documentation.
         local: Refuse requests that name another host, which a page in a browser could
             have been tricked into (DNS rebinding).
     """
@@ -84,31 +94,67 @@ def make_application(core: Reporting, lifecycle: Lifecycle, *, local: bool = Tru
     async def statistics(_: web.Request) -> web.Response:
         return web.Response(body=core.statistics(), content_type="application/json")
 
-    async def change(request: web.Request) -> web.Response:
-        name, action = request.match_info["name"], request.match_info["action"]
+    async def load(request: web.Request) -> web.Response:
+        body = await request.read()
         try:
-            if action == "load":
-                body = await request.read()
-                parameters = json.loads(body).get("parameters", {}) if body else {}
-                await lifecycle.load(name, parameters)
-            else:
-                await lifecycle.unload(name)
+            parameters = _read_parameters(body)
+        except (ValueError, RecursionError) as error:
+            return web.json_response({"error": f"the body is not as expected: {error}"}, status=400)
+        return await _changed(lifecycle.load(request.match_info["model"], parameters))
+
+    async def unload(request: web.Request) -> web.Response:
+        return await _changed(lifecycle.unload(request.match_info["model"]))
+
+    async def _changed(change: Awaitable[None]) -> web.Response:
+        try:
+            await change
         except ControlError as error:
             return web.json_response({"error": str(error)}, status=_STATUS.get(error.code, 500))
-        except (ValueError, AttributeError):
-            return web.json_response({"error": "the body is no JSON object"}, status=400)
         return web.json_response({})
 
+    async def document(request: web.Request) -> web.Response:
+        served, _ = _models(lifecycle)
+        management = f"http://{request.host}"
+        return web.json_response(
+            make_document(served, main=reachable(main, request.host), management=management)
+        )
+
+    async def page(request: web.Request) -> web.Response:
+        served, unserved = _models(lifecycle)
+        text = make_page(served, unserved, main=reachable(main, request.host))
+        return web.Response(text=text, content_type="text/html", headers=PAGE_HEADERS)
+
+    async def example(request: web.Request) -> web.Response:
+        wanted = (request.match_info["model"], request.match_info["version"])
+        served, _ = _models(lifecycle)
+        model = next((each for each in served if (each.name, each.version) == wanted), None)
+        if model is None:
+            return web.json_response(
+                {"error": f"no model '{wanted[0]}' of that version is served"}, status=404
+            )
+        body = example_request(model)
+        if body is None:
+            return web.json_response({"error": "the request would be too large for JSON"}, status=404)
+        return web.json_response(body)
+
+    handlers: dict[str, Callable[[web.Request], Awaitable[web.Response]]] = {
+        "metrics": metrics,
+        "health": health,
+        "managedIndex": repository,
+        "managedStatistics": statistics,
+        "managedLoad": load,
+        "managedUnload": unload,
+        "openapi": document,
+        "docs": page,
+        "example": example,
+    }
     application = web.Application(middlewares=[guard], client_max_size=_BODY_BYTES)
-    application.add_routes(
-        [
-            web.get("/metrics", metrics),
-            web.get("/healthz", health),
-            web.get("/repository", repository),
-            web.get("/statistics", statistics),
-            web.post("/repository/{name}/{action:load|unload}", change),
-        ]
-    )
+    for route in ROUTES:
+        if route.port == "management":
+            handler = handlers[route.operation]
+            add = {"get": application.router.add_get, "post": application.router.add_post}
+            for method in route.methods:
+                add[method](route.path, handler)
     return application
 
 
@@ -132,6 +178,62 @@ async def listen(application: web.Application, host: str, port: int) -> tuple[we
         raise
     bound = runner.addresses[0]
     return runner, f"http://{f'[{bound[0]}]' if ':' in bound[0] else bound[0]}:{bound[1]}"
+
+
+def _read_parameters(body: bytes) -> dict[str, Any]:
+    """What a request to load says; an empty body says nothing.
+
+    Raises:
+        ValueError: Saying what was expected.
+    """
+    value = json.loads(body) if body.strip() else {}
+    if not isinstance(value, dict):
+        raise ValueError("expected a JSON object")
+    parameters = value.get("parameters", {})
+    if not isinstance(parameters, dict):
+        raise ValueError("expected 'parameters' to be a JSON object")
+    return parameters
+
+
+def _models(lifecycle: Lifecycle) -> tuple[list[ServedModel], list[UnservedModel]]:
+    """What is served and what is not, as the documentation wants it."""
+    served, unserved = [], []
+    for entry in lifecycle.versions():
+        if entry.state == "READY" and entry.version is not None:
+            served.append(_served(entry, entry.version))
+        else:
+            unserved.append(
+                UnservedModel(name=entry.name, version=entry.version, state=entry.state, reason=entry.reason)
+            )
+    return served, unserved
+
+
+def _served(entry: Version, version: str) -> ServedModel:
+    said = entry.specification
+    inputs, outputs = (
+        tuple(TensorSpec(row[0], row[1], tuple(row[2]), bool(row[3:] and row[3])) for row in said[field])
+        for field in ("inputs", "outputs")
+    )
+    return ServedModel(
+        name=entry.name,
+        version=version,
+        platform=said["platform"],
+        backend=said["backend"],
+        runs=entry.placed,
+        description=said["description"],
+        max_batch_size=said["max_batch_size"],
+        inputs=inputs,
+        outputs=outputs,
+    )
+
+
+def reachable(main: Sequence[str], host: str) -> list[str]:
+    """URLs of the main port as whoever asks can use them: a listener on every address is on theirs too."""
+    name = _host(host)
+    name = name if re.fullmatch(r"[A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\]", name) else "localhost"
+    return [re.sub(r"//(0\.0\.0\.0|\[::\])(?=:)", f"//{name}", url) for url in main] or [
+        "http://localhost:8000"
+    ]
 
 
 def _host(header: str) -> str:

@@ -1,10 +1,14 @@
-"""The demo's model: read from the packaged weights without running anything of theirs, and right."""
+"""The demo: its model, read from the packaged weights without running anything of theirs; its program."""
 
 import pickle
+import subprocess
+import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from kingpole.demo import efficientnet, picture
+from kingpole.demo import asking, efficientnet, picture
+from served_process import Served
 
 
 @pytest.fixture(scope="module")
@@ -47,3 +51,48 @@ def test_there_is_one_label_for_each_class() -> None:
 
     assert len(labels) == 1000
     assert labels[967] == "espresso"
+
+
+@pytest.fixture(scope="module")
+def demo_repository() -> Path:
+    """What `make setup` made, as a user has it."""
+    if find_spec("kingpole._core") is None:
+        pytest.skip("kingpole._core is not built")
+    repository = Path(__file__).parents[2] / ".cache" / "demo"
+    if not repository.is_dir():
+        pytest.skip("the demo's model is missing; make it with: make setup")
+    return repository
+
+
+def test_the_demo_asks_over_every_protocol_and_sees_espresso(demo_repository: Path) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "kingpole.demo", demo_repository],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert ended.stdout.count("espresso 9") == len(asking.ASKERS)
+
+
+@pytest.mark.parametrize("scheme", ["http", "grpc", "frame"])
+def test_the_clients_example_classifies_the_demos_picture(demo_repository: Path, scheme: str) -> None:
+    example = Path(__file__).parents[2] / "clients" / "python" / "examples" / "classify.py"
+    labels = Path(picture.__file__).with_name("labels.txt")
+    served = Served(str(demo_repository))
+    try:
+        url = served.url.replace("http", scheme)
+        command = [sys.executable, example, picture.coffee(), "--url", url, "--labels", labels]
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        unlabeled = subprocess.run(command[:-2], capture_output=True, text=True, check=True, timeout=60)
+    finally:
+        served.end()
+
+    assert ended.returncode == 0, ended.stderr
+    lines = ended.stdout.splitlines()
+    assert len(lines) == 5
+    assert lines[0].split()[1] == "espresso"
+    assert float(lines[0].split("%")[0]) > 90
+    assert unlabeled.stdout.splitlines()[0].endswith("class 967")

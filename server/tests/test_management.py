@@ -7,7 +7,7 @@ import aiohttp
 import onnx_models
 import pytest
 from kingpole.lifecycle import Lifecycle
-from kingpole.management import is_local, listen, make_application
+from kingpole.management import is_local, listen, make_application, reachable
 from memory_core import MemoryCore
 
 
@@ -48,15 +48,51 @@ async def test_a_refused_load_has_a_status(client: aiohttp.ClientSession, name: 
         assert response.status != 200
 
 
-async def test_a_body_that_is_no_json_is_refused(client: aiohttp.ClientSession) -> None:
-    async with client.post("/repository/m/load", data=b"{") as response:
+@pytest.mark.parametrize(
+    "body", [b"{", b"[]", b"3", b'{"parameters": 3}', b'{"parameters": []}', b"[" * 100_000, b"\xff"]
+)
+async def test_a_body_that_is_not_as_expected_is_refused(client: aiohttp.ClientSession, body: bytes) -> None:
+    async with client.post("/repository/m/load", data=body) as response:
         assert response.status == 400
+        assert "expected" in (await response.json())["error"]
 
 
+@pytest.mark.parametrize("path", ["/repository/m/load", "/docs", "/openapi.json"])
 @pytest.mark.parametrize("headers", [{"Origin": "http://evil.example"}, {"Host": "evil.example"}])
-async def test_browsers_are_refused(client: aiohttp.ClientSession, headers: dict[str, str]) -> None:
-    async with client.post("/repository/m/load", headers=headers) as response:
+async def test_pages_of_others_are_refused(
+    client: aiohttp.ClientSession, headers: dict[str, str], path: str
+) -> None:
+    ask = client.post if path.endswith("load") else client.get
+    async with ask(path, headers=headers) as response:
         assert response.status == 403
+
+
+async def test_the_page_of_what_is_served_follows_the_repository(client: aiohttp.ClientSession) -> None:
+    async with client.get("/docs") as response:
+        assert response.content_type == "text/html"
+        assert "default-src 'none'" in response.headers["Content-Security-Policy"]
+        assert "not loaded" in await response.text()
+    await client.post("/repository/m/load")
+    async with client.get("/docs") as response:
+        assert "/v2/models/m/infer" in await response.text()
+    async with client.get("/openapi.json") as response:
+        assert "/v2/models/m/infer" in (await response.json())["paths"]
+    async with client.get("/examples/m/1") as response:
+        assert (await response.json())["inputs"][0]["name"] == "x"
+
+
+@pytest.mark.parametrize(
+    ("url", "host", "shown"),
+    [
+        ("http://0.0.0.0:8000", "box.example:8002", "http://box.example:8000"),
+        ("http://[::]:8000", "[fd00::1]:8002", "http://[fd00::1]:8000"),
+        ("http://0.0.0.0:8000", "<script>", "http://localhost:8000"),
+        ("http://127.0.0.1:8000", "box.example", "http://127.0.0.1:8000"),
+        ("unix:/run/k", "box.example", "unix:/run/k"),
+    ],
+)
+def test_a_listener_on_every_address_is_where_the_reader_is(url: str, host: str, shown: str) -> None:
+    assert reachable([url], host) == [shown]
 
 
 async def test_health_follows_readiness(client: aiohttp.ClientSession) -> None:

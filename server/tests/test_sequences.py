@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from served import Served, needs_core, start, write_model
+from served_process import Served, needs_core, start, write_model
 
 __all__ = ["start"]
 pytestmark = needs_core

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import onnx_models
 import pytest
-from served import PLUS, Served, needs_core, start
+from served_process import PLUS, Served, needs_core, start
 
 __all__ = ["start"]
 pytestmark = needs_core

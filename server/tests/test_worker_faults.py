@@ -18,7 +18,7 @@ import pytest
 from kingpole_client._frame import FrameAssembler
 from kingpole_client._messages import InferRequest, decode_answer, encode_cancel, exchange_of
 from kingpole_client.errors import KingpoleError
-from served import PLUS, Served, needs_core, start, write_model
+from served_process import PLUS, Served, needs_core, start, write_model
 
 __all__ = ["start"]
 pytestmark = needs_core

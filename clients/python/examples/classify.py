@@ -10,14 +10,13 @@ import numpy as np
 from PIL import Image
 
 
-def read_picture(path: str, height: int, width: int, channels_first: bool) -> np.ndarray:
-    """Return the picture's middle as FP32 of shape (1, height, width, 3), or channels first, in -1..1."""
+def read_picture(path: str, height: int, width: int) -> np.ndarray:
+    """Return the picture's middle as raw RGB, UINT8 of shape (1, height, width, 3)."""
     with Image.open(path) as picture:
         side = min(picture.size)
         left, top = (picture.width - side) // 2, (picture.height - side) // 2
         square = picture.convert("RGB").crop((left, top, left + side, top + side)).resize((width, height))
-    pixels = (np.asarray(square, dtype=np.float32) - 127.0) / 128.0
-    return np.ascontiguousarray(pixels.transpose(2, 0, 1) if channels_first else pixels)[None]
+    return np.asarray(square)[None]
 
 
 def main() -> None:
@@ -25,21 +24,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("picture")
     parser.add_argument("--url", default="http://localhost:8000")
-    parser.add_argument("--model", default="efficientnet")
-    parser.add_argument("--labels", help="a file with one label a line")
+    parser.add_argument("--model", default="efficientnet-lite0")
+    parser.add_argument("--labels", help="a file with one label a line: server/kingpole/demo/labels.txt")
     arguments = parser.parse_args()
     labels = []
     if arguments.labels:
         labels = Path(arguments.labels).read_text(encoding="utf-8").splitlines()
     with kingpole_client.connect(arguments.url, timeout_us=10_000_000) as client:
         wanted = client.metadata(arguments.model).inputs[0]
-        channels_first = wanted.shape[1] == 3
-        height, width = wanted.shape[2:4] if channels_first else wanted.shape[1:3]
-        image = read_picture(arguments.picture, height, width, channels_first)
+        if wanted.datatype != "UINT8" or len(wanted.shape) != 4 or wanted.shape[3] != 3:
+            parser.error(
+                f"{arguments.model} takes {wanted.datatype} {wanted.shape}, which is no raw RGB picture"
+            )
+        image = read_picture(arguments.picture, *wanted.shape[1:3])
         response = client.infer(arguments.model, {wanted.name: image})
-    scores = next(iter(response.outputs.values()))[0]
-    probabilities = np.exp(scores - scores.max())
-    probabilities /= probabilities.sum()
+    probabilities = next(iter(response.outputs.values()))[0]
     for index in np.argsort(-probabilities)[:5]:
         print(f"{probabilities[index]:7.2%}  {labels[index] if index < len(labels) else f'class {index}'}")
 

@@ -109,12 +109,12 @@ def connect(
             `frame://host:port` (frames straight over TCP) or `unix:/path`.
         timeout_us: For every inference that names none itself; None waits as long as it takes.
         token: Sent as a bearer token; http and grpc only.
-        tls: An `ssl.SSLContext` for https.
+        tls: An `ssl.SSLContext` for https, for instance with a certificate of the client's own.
         root_certificates: PEM of the authorities to trust, for https and grpcs; None: the system's.
         max_frame_bytes: Longer answers are refused before they are received.
 
     Raises:
-        InvalidArgument: The URL or token cannot be used.
+        InvalidArgument: The URL, token or certificates cannot be used.
     """
     from kingpole_client.client import Client
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kingpole_client._address import Address
@@ -22,33 +22,34 @@ class AsyncHttp:
 
     def __init__(self, address: Address, token: str | None, tls: ssl.SSLContext | None, limit: int) -> None:
         self._address, self._tls, self._limit = address, tls, limit
-        self._headers = {"User-Agent": "kingpole-client/0.1"}
+        # aiohttp would offer to take compressed answers, which would have to be bounded as they unfold.
+        self._headers = {"User-Agent": "kingpole-client/0.1", "Accept-Encoding": "identity"}
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._session: aiohttp.ClientSession | None = None
         self._closed = False
 
     async def exchange(
-        self, method: str, path: str, media_type: str, buffers: Sequence[bytes | memoryview]
+        self, method: str, path: str, headers: Mapping[str, str], buffers: Sequence[bytes | memoryview]
     ) -> HttpAnswer:
-        """Send one request and receive its answer. The caller bounds the wait."""
+        """Send one request and receive its answer. The caller bounds the wait.
+
+        The headers describe the body, and go with it.
+        """
         session = self._opened()
         import aiohttp
         import yarl
 
-        headers = {}
+        sent: dict[str, str] = {}
         data: Any = None
         if buffers:
-            headers = {
-                "Content-Type": media_type,
-                "Content-Length": str(sum(len(buffer) for buffer in buffers)),
-            }
+            sent = {**headers, "Content-Length": str(sum(len(buffer) for buffer in buffers))}
             data = _pieces(buffers)
         scheme = "https" if self._address.secure else "http"
         url = yarl.URL(f"{scheme}://{self._address.authority}{self._address.prefix}{path}", encoded=True)
         try:
             async with session.request(
-                method, url, data=data, headers=headers, allow_redirects=False, ssl=self._tls or True
+                method, url, data=data, headers=sent, allow_redirects=False, ssl=self._tls or True
             ) as answer:
                 body = await self._receive(answer)
                 return HttpAnswer(answer.status, {k.lower(): v for k, v in answer.headers.items()}, body)

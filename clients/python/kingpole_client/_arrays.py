@@ -65,6 +65,11 @@ class EncodedTensor(NamedTuple):
     data: memoryview
 
 
+def dtype_of(datatype: int) -> np.dtype[Any]:
+    """Return numpy's dtype of a datatype's elements as JSON holds them; BF16 are numbers there, FP32."""
+    return np.dtype("<f4") if datatype == BF16 else _DTYPES[datatype]
+
+
 def _bf16_dtype() -> np.dtype[Any] | None:
     # An array of it can only exist, and is only wanted, where its package has been imported.
     module = sys.modules.get("ml_dtypes")

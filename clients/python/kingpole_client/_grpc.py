@@ -18,7 +18,14 @@ from kingpole_client._frame import split_frame
 from kingpole_client._messages import Buffers, encode_cancel
 from kingpole_client._stream import Begun
 from kingpole_client._values import ModelState
-from kingpole_client.errors import Cancelled, DeadlineExceeded, KingpoleError, Unavailable, error_of_number
+from kingpole_client.errors import (
+    Cancelled,
+    DeadlineExceeded,
+    KingpoleError,
+    Unavailable,
+    Unimplemented,
+    error_of_number,
+)
 
 STREAM = "/kingpole.v1.Inference/Stream"
 INDEX = "/inference.GRPCInferenceService/RepositoryIndex"
@@ -33,6 +40,8 @@ def channel_options(limit: int) -> list[tuple[str, Any]]:
 def error_of_rpc(error: Any, address: Address) -> KingpoleError:
     """Make ours of gRPC's error."""
     number, text = error.code().value[0], error.details() or "no reason given"
+    if number == Unimplemented.number:
+        text += f"; {address} takes no frames over gRPC: over http this client also speaks Open Inference"
     return error_of_number(number, f"{address}: {text}" if number == Unavailable.number else text)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import select
 import ssl
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from kingpole_client._address import Address
@@ -200,13 +200,19 @@ class HttpPool:
         self,
         method: str,
         path: str,
-        media_type: str,
+        headers: Mapping[str, str],
         buffers: Sequence[bytes | memoryview],
         deadline_us: int | None,
     ) -> HttpAnswer:
-        """Send one request on an idle connection or a new one. Nothing is ever sent twice."""
-        nbytes = sum(len(buffer) for buffer in buffers)
-        content = f"Content-Type: {media_type}\r\nContent-Length: {nbytes}\r\n" if buffers else ""
+        """Send one request on an idle connection or a new one. Nothing is ever sent twice.
+
+        The headers describe the body, and go with it.
+        """
+        content = ""
+        if buffers:
+            nbytes = sum(len(buffer) for buffer in buffers)
+            said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+            content = f"{said}Content-Length: {nbytes}\r\n"
         head = f"{method} {self._address.prefix}{path} HTTP/1.1\r\n{self._common}{content}\r\n".encode(
             "latin-1"
         )

@@ -7,7 +7,7 @@ in protocol/schema/kingpole.fbs.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import flatbuffers
 
@@ -31,6 +31,20 @@ from kingpole_client.errors import InvalidArgument, KingpoleError, Unimplemented
 
 Answer: TypeAlias = InferResponse | KingpoleError | Credit | bool | ServerMetadata | ModelMetadata
 Buffers: TypeAlias = list[bytes | memoryview]
+
+
+class RequestFields(NamedTuple):
+    """What a request says, for a protocol other than the frame."""
+
+    model: str
+    version: str | None
+    id: str | None
+    tensors: list[_arrays.EncodedTensor]
+    outputs: list[str]
+    parameters: dict[str, Parameter]
+    timeout_us: int | None
+    priority: int
+    sequence: Sequence | None
 
 
 class InferRequest:
@@ -80,6 +94,14 @@ class InferRequest:
     def id(self) -> str | None:
         """The client's own id."""
         return self._id
+
+    @property
+    def fields(self) -> RequestFields:
+        """Everything that was asked for."""
+        return RequestFields(
+            self._model, self._version, self._id, self._tensors, self._outputs, self._parameters,
+            self.timeout_us, self._priority, self._sequence,
+        )  # fmt: skip
 
     def buffers(self, exchange: int) -> Buffers:
         """Return the frame as buffers to send one after another."""

@@ -19,6 +19,11 @@ class RestRequest(NamedTuple):
     body: bytes = b""
 
 
+def infer_path(model: str, version: str | None) -> str:
+    """Return where a model is asked."""
+    return f"{_model_path(model, version)}/infer"
+
+
 def _model_path(model: str, version: str | None) -> str:
     path = f"/v2/models/{quote(model, safe='')}"
     return f"{path}/versions/{quote(version, safe='')}" if version else path
@@ -48,8 +53,10 @@ def error_of_answer(status: int, headers: Mapping[str, str], body: bytes) -> Kin
     """Make the error of an answer whose status is not 200; the text is the server's, at most 8 KiB of it."""
     text = body[:8192].decode(errors="replace").strip()
     try:
-        message = json.loads(text)["error"] if text.startswith("{") else text
-    except (ValueError, KeyError, TypeError, RecursionError):
+        document = json.loads(text) if text.startswith("{") else {}
+        # Servers made with FastAPI say `detail` for what they refuse themselves.
+        message = document.get("error") or document.get("detail") or text
+    except (ValueError, RecursionError):
         message = text
     retry_after = headers.get("retry-after", "")
     retry_after_ms = (

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kingpole_client import _messages, _rest
 from kingpole_client._address import parse_address
 from kingpole_client._aio_http import AsyncHttp
 from kingpole_client._aio_stream import AsyncStreamTransport
 from kingpole_client._clock import now_us, seconds_left, wait_deadline_us
-from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES, MEDIA_TYPE
+from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES
 from kingpole_client._messages import Answer, Buffers, InferRequest
+from kingpole_client._open_inference import OpenInference, choose, decode, refuses_frames
+from kingpole_client._trust import tls_context
 from kingpole_client._values import InferResponse, ModelMetadata, ModelState, Parameter, ServerMetadata
 from kingpole_client.client import (
     ASK_TIMEOUT_US,
+    FRAME_HEADERS,
     INFER_PATH,
+    JSON_HEADERS,
     check_token,
     expect,
     read_infer_answer,
-    tls_context,
 )
 from kingpole_client.errors import DeadlineExceeded, InvalidArgument, Unavailable, Unimplemented
 
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     import ssl
 
     from kingpole_client._aio_grpc import AsyncGrpcTransport
+
+T = TypeVar("T")
 
 
 class AsyncTransport(Protocol):
@@ -63,6 +68,7 @@ class AsyncClient:
         self._address, self._limit, self._timeout_us = address, max_frame_bytes, timeout_us
         self._http = AsyncHttp(address, token, tls_context(address, tls, root_certificates), max_frame_bytes)
         self._frames: AsyncTransport | None = None
+        self._open_inference: OpenInference | None = None
         self._grpc: AsyncGrpcTransport | None = None
         if address.scheme in ("frame", "unix"):
             self._frames = AsyncStreamTransport(address, max_frame_bytes)
@@ -108,8 +114,9 @@ class AsyncClient:
             model, inputs, outputs=outputs, version=version, id=id, parameters=parameters,
             timeout_us=self._timeout_us if timeout_us is None else timeout_us, priority=priority,
         )  # fmt: skip
-        deadline_us = wait_deadline_us(request.timeout_us)
-        return expect(await self._ask(request.buffers, deadline_us, is_request=True), InferResponse)
+        return expect(
+            await self._within(self._infer(request), wait_deadline_us(request.timeout_us)), InferResponse
+        )
 
     async def infer_many(
         self, model: str, requests: Iterable[Mapping[str, Any]], *, in_flight: int = 64, **options: Any
@@ -177,29 +184,37 @@ class AsyncClient:
             return await self._grpc.models(now_us() + ASK_TIMEOUT_US)
         return _rest.read_models(*await self._rest(_rest.ask_models()))
 
-    async def _ask(
-        self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
-    ) -> Answer:
-        left = seconds_left(deadline_us)
+    async def _within(self, asking: Coroutine[Any, Any, T], deadline_us: int | None) -> T:
+        """Wait for an answer until the deadline."""
         try:
-            if self._frames is not None:
-                return await asyncio.wait_for(self._frames.ask(make, is_request=is_request), left)
-            asking = self._http.exchange("POST", INFER_PATH, MEDIA_TYPE, make(1))
-            answer = await asyncio.wait_for(asking, left)
+            left = seconds_left(deadline_us)
+        except DeadlineExceeded:
+            asking.close()
+            raise
+        try:
+            return await asyncio.wait_for(asking, left)
         except asyncio.TimeoutError:
             raise DeadlineExceeded(f"no answer came from {self._address} in time") from None
-        return read_infer_answer(answer, self._limit)
+
+    async def _infer(self, request: InferRequest) -> Answer:
+        if self._frames is not None:
+            return await self._frames.ask(request.buffers, is_request=True)
+        if self._open_inference is None:
+            answer = await self._http.exchange("POST", INFER_PATH, FRAME_HEADERS, request.buffers(1))
+            if not refuses_frames(answer):
+                return read_infer_answer(answer, self._limit)
+            self._open_inference = choose(*await self._rest(_rest.ask_metadata(None, None)))
+        asked = self._open_inference.encode(request)
+        return decode(await self._http.exchange("POST", asked.path, asked.headers, asked.buffers))
 
     async def _ask_frame(self, make: Callable[[int], Buffers]) -> Answer:
-        return await self._ask(make, now_us() + ASK_TIMEOUT_US)
+        assert self._frames is not None
+        return await self._within(self._frames.ask(make), now_us() + ASK_TIMEOUT_US)
 
     async def _rest(self, request: _rest.RestRequest) -> tuple[int, dict[str, str], bytes]:
         body: Buffers = [request.body] if request.body else []
-        asking = self._http.exchange(request.method, request.path, "application/json", body)
-        try:
-            answer = await asyncio.wait_for(asking, ASK_TIMEOUT_US / 1e6)
-        except asyncio.TimeoutError:
-            raise DeadlineExceeded(f"no answer came from {self._address} in time") from None
+        asking = self._http.exchange(request.method, request.path, JSON_HEADERS, body)
+        answer = await self._within(asking, now_us() + ASK_TIMEOUT_US)
         return answer.status, answer.headers, bytes(answer.body)
 
 

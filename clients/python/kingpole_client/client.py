@@ -14,7 +14,9 @@ from kingpole_client._exchanges import Pending
 from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES, MAGIC, MEDIA_TYPE, split_frame
 from kingpole_client._http import HttpAnswer, HttpPool
 from kingpole_client._messages import Answer, Buffers, InferRequest
+from kingpole_client._open_inference import OpenInference, choose, decode, refuses_frames
 from kingpole_client._stream import Begun, StreamTransport
+from kingpole_client._trust import tls_context
 from kingpole_client._values import InferResponse, ModelMetadata, ModelState, Parameter, ServerMetadata
 from kingpole_client.errors import Internal, InvalidArgument, KingpoleError, Unavailable, Unimplemented
 
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 INFER_PATH = "/v1/infer"
+FRAME_HEADERS = {"Content-Type": MEDIA_TYPE}
+JSON_HEADERS = {"Content-Type": "application/json"}
 # Asking who is there needs no model and must not wait for ever.
 ASK_TIMEOUT_US = 10_000_000
 
@@ -82,23 +86,13 @@ def check_token(token: str | None, address: Address) -> None:
         raise InvalidArgument("the token has characters that cannot stand in a header")
 
 
-def tls_context(
-    address: Address, given: ssl.SSLContext | None, root_certificates: bytes | None
-) -> ssl.SSLContext | None:
-    """Choose what HTTPS trusts: the caller's own context, else one of the PEM certificates given."""
-    if given is not None or root_certificates is None or address.scheme != "https":
-        return given
-    import ssl  # only who speaks HTTPS pays for it
-
-    return ssl.create_default_context(cadata=root_certificates.decode("ascii"))
-
-
 class Client:
     """A connection to one server. Make it with `kingpole_client.connect`.
 
     Nothing is sent twice: a request whose connection breaks fails with `Unavailable`, and it is the
     caller who knows whether to ask again. Idle connections that the server has closed are replaced
-    before anything is written to them.
+    before anything is written to them. The one exception is the first request over HTTP to a server that
+    knows no frames: it refused that one unread, and is asked again in Open Inference.
     """
 
     def __init__(
@@ -116,6 +110,7 @@ class Client:
         self._address, self._limit, self._timeout_us = address, max_frame_bytes, timeout_us
         self._http = HttpPool(address, token, tls_context(address, tls, root_certificates), max_frame_bytes)
         self._frames: Transport | None = None
+        self._open_inference: OpenInference | None = None
         self._grpc: GrpcTransport | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
@@ -176,8 +171,7 @@ class Client:
             KingpoleError: A subclass by code, with the server's text.
         """
         request = self._request(model, inputs, outputs, version, id, parameters, timeout_us, priority)
-        deadline_us = wait_deadline_us(request.timeout_us)
-        return expect(self._ask(request.buffers, deadline_us, is_request=True), InferResponse)
+        return expect(self._infer(request, wait_deadline_us(request.timeout_us)), InferResponse)
 
     def submit(
         self,
@@ -287,12 +281,21 @@ class Client:
             timeout_us=timeout_us, priority=priority,
         )  # fmt: skip
 
+    def _infer(self, request: InferRequest, deadline_us: int | None) -> Answer:
+        if self._frames is not None:
+            return self._ask(request.buffers, deadline_us, is_request=True)
+        if self._open_inference is None:
+            answer = self._http.exchange("POST", INFER_PATH, FRAME_HEADERS, request.buffers(1), deadline_us)
+            if not refuses_frames(answer):
+                return read_infer_answer(answer, self._limit)
+            self._open_inference = choose(*self._rest(_rest.ask_metadata(None, None)))
+        asked = self._open_inference.encode(request)
+        return decode(self._http.exchange("POST", asked.path, asked.headers, asked.buffers, deadline_us))
+
     def _ask(
         self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
     ) -> Answer:
-        if self._frames is None:
-            answer = self._http.exchange("POST", INFER_PATH, MEDIA_TYPE, make(1), deadline_us)
-            return read_infer_answer(answer, self._limit)
+        assert self._frames is not None
         future, give_up = self._frames.start(make, deadline_us, is_request=is_request)
         return Pending[Answer](future, lambda answer: answer, deadline_us, give_up).result()
 
@@ -308,14 +311,14 @@ class Client:
                 if self._executor is None:
                     self._executor = ThreadPoolExecutor(64, thread_name_prefix="kingpole submit")
             # The answer's deadline is kept by the socket's timeouts.
-            future = cast("Future[Answer]", self._executor.submit(self._ask, request.buffers, deadline_us))
+            future = cast("Future[Answer]", self._executor.submit(self._infer, request, deadline_us))
             give_up = _nothing
         return Pending(future, lambda answer: expect(answer, InferResponse), deadline_us, give_up)
 
     def _rest(self, request: _rest.RestRequest) -> tuple[int, dict[str, str], bytes]:
         body = [request.body] if request.body else []
         deadline_us = now_us() + ASK_TIMEOUT_US
-        answer = self._http.exchange(request.method, request.path, "application/json", body, deadline_us)
+        answer = self._http.exchange(request.method, request.path, JSON_HEADERS, body, deadline_us)
         return answer.status, answer.headers, bytes(answer.body)
 
 

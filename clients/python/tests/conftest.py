@@ -1,4 +1,4 @@
-"""Lets these tests import `frame_server`, which stands beside them."""
+"""Lets these tests import `frame_server` and `real_server`, which stand beside them."""
 
 import sys
 from pathlib import Path

@@ -132,3 +132,14 @@ def test_the_async_client_does_the_same(server, monkeypatch):
             assert (await client.models())[0].name == "m"
 
     asyncio.run(ask())
+
+
+def test_a_server_that_takes_no_frames_over_grpc_is_said_to_and_http_is_named():
+    with ThreadPoolExecutor(1) as threads:
+        server = grpc.server(threads)
+        url = f"grpc://127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+        server.start()
+        refused = pytest.raises(kingpole_client.Unimplemented, match=r"127\.0\.0\.1.*over http")
+        with kingpole_client.connect(url) as client, refused:
+            client.infer("m", {"x": X})
+        server.stop(None).wait()

@@ -5,31 +5,13 @@
 
 import asyncio
 import os
-import re
-import subprocess
-import sys
-from importlib.util import find_spec
 
 import kingpole_client
 import numpy as np
 import pytest
+import real_server
 
-MODEL = """\
-backend: identity
-max_batch_size: 0
-inputs:
-  - {name: x, datatype: FP32, shape: [-1, -1]}
-outputs:
-  - {name: x, datatype: FP32, shape: [-1, -1]}
-"""
 X = np.arange(6, dtype=np.float32).reshape(2, 3)
-
-
-def _core_is_there() -> bool:
-    try:
-        return find_spec("kingpole._core") is not None
-    except ImportError:
-        return False
 
 
 @pytest.fixture(scope="module")
@@ -38,34 +20,10 @@ def addresses(tmp_path_factory):
     if named:
         yield {"tcp": named}
         return
-    if not _core_is_there():
-        pytest.skip("the server is not installed (no kingpole._core)")
     directory = tmp_path_factory.mktemp("repository")
-    (directory / "echo").mkdir()
-    (directory / "echo" / "model.yaml").write_text(MODEL)
     path = directory / "k.sock"
-    command = [
-        *(sys.executable, "-m", "kingpole", "serve", str(directory)),
-        *("--listen", "127.0.0.1:0", "--listen", f"unix:{path}", "--management", "off"),
-    ]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    try:
-        yield {"unix": str(path), "tcp": _address_once_ready(process)}
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
-
-
-def _address_once_ready(process) -> str:
-    """Read the banner until it says that the server is ready; returns the bound host:port."""
-    address, said = "", []
-    for line in process.stdout:
-        said.append(line)
-        found = re.search(r"127\.0\.0\.1:[1-9]\d*", line)
-        address = found[0] if found else address
-        if line.startswith("ready"):
-            return address
-    raise AssertionError(f"the server did not start: {''.join(said)}")
+    with real_server.serving(real_server.write_echo(directory), "--listen", f"unix:{path}") as address:
+        yield {"unix": str(path), "tcp": address}
 
 
 def url_of(scheme, addresses) -> str:

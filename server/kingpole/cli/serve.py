@@ -142,12 +142,12 @@ async def _run(
         worker=settings["worker"] if settings["worker"] != "auto" else None,
         report=_say,
     )
-    runner, management = await _listen_management(settings, core, lifecycle)
     scheme = "https" if settings["tls_certificate"] else "http"
     urls = [each if each.startswith("unix:") else f"{scheme}://{each}" for each in addresses]
+    runner, management = await _listen_management(settings, core, lifecycle, urls)
     _say(f"kingpole {__version__} listens on {', '.join(urls)} (HTTP, gRPC)")
     if management:
-        _say(f"management on {management} (metrics at {management}/metrics)")
+        _say(f"management on {management} (what is served: {management}/docs, metrics: {management}/metrics)")
     background = [
         asyncio.create_task(_load(lifecycle, settings, started), name="load"),
         asyncio.create_task(lifecycle.serve_controls(), name="controls"),
@@ -196,7 +196,9 @@ def _summary(lifecycle: Lifecycle, started: float) -> str:
     return f"not ready: {', '.join(broken)} cannot be served ({len(served)} of {len(versions)} are, {took})"
 
 
-async def _listen_management(settings: Resolved, core: Server, lifecycle: Lifecycle) -> tuple[Any, str]:
+async def _listen_management(
+    settings: Resolved, core: Server, lifecycle: Lifecycle, urls: list[str]
+) -> tuple[Any, str]:
     address = settings["management"]
     if address == "off":
         return None, ""
@@ -211,7 +213,8 @@ async def _listen_management(settings: Resolved, core: Server, lifecycle: Lifecy
             f"management on {host} would let anyone load models; --management-public allows it", USAGE
         )
     try:
-        return await listen(make_application(core, lifecycle, local=local), host.strip("[]"), int(port))
+        application = make_application(core, lifecycle, main=urls, local=local)
+        return await listen(application, host.strip("[]"), int(port))
     except OSError as error:
         raise CommandError(
             f"cannot listen on {address} (management): {error.strerror}", NOT_STARTED

@@ -23,7 +23,7 @@ use crate::{body, respond};
 /// Answer a request for a path that belongs to no other protocol.
 pub(crate) async fn route(request: HttpRequest, path: &str, shared: &Shared) -> HttpResponse {
     if let Some(control) = path.strip_prefix("/control/") {
-        return answer_control(control, &shared.engine);
+        return answer_control(control, &request.method, &shared.engine);
     }
     let decoded: Vec<_> = path.trim_matches('/').split('/').map(decode_percent).collect();
     let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
@@ -55,12 +55,17 @@ fn nothing_at(path: &str) -> HttpResponse {
     Dialect::Text.write(StatusCode::NOT_FOUND, &format!("nothing is at '{path}'"))
 }
 
-fn answer_control(control: &str, engine: &Engine) -> HttpResponse {
+fn answer_control(control: &str, method: &Method, engine: &Engine) -> HttpResponse {
     let (well, otherwise) = match control {
         "is_ready" => (engine.is_ready(), "not ready"),
         "is_alive" => (engine.is_live(), "not alive"),
         _ => return nothing_at(&format!("/control/{control}")),
     };
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Dialect::Text
+            .write(StatusCode::METHOD_NOT_ALLOWED, "use GET")
+            .with(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     let (status, text) =
         if well { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, otherwise) };
     HttpResponse::new(status, TEXT, vec![Bytes::from(format!("{text}\n"))])

@@ -6,7 +6,7 @@ mod stream;
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderValue, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 use kingpole_values::{Code, Error, InferRequest, Result};
 use kingpole_wire::Scatter;
 use kingpole_wire::frame::{self, Message};
@@ -16,10 +16,14 @@ use crate::budget::COUNTED_BYTES;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::respond;
+use crate::rest::not_allowed;
 
 pub(crate) use conversation::{CREDIT, Conversation, Outgoing, grant};
 pub(crate) use kingpole_wire::frame::{MAGIC, MEDIA_TYPE};
 pub(crate) use stream::serve;
+
+/// Where clients post frames; the content type alone decides, so that any other path would do.
+pub(crate) const INFER_PATH: &str = "/v1/infer";
 
 /// When a refused client should try again.
 const RETRY_AFTER_MS: u32 = 1000;
@@ -72,6 +76,15 @@ pub(crate) fn grpc_message(frame: Scatter) -> Vec<Bytes> {
     let mut message = vec![first.freeze()];
     message.extend(pieces);
     message
+}
+
+/// Answer what came to [`INFER_PATH`] and is no frame.
+pub(crate) fn refuse_other(request: &HttpRequest) -> HttpResponse {
+    if request.method != Method::POST {
+        return not_allowed(request, "POST");
+    }
+    let message = format!("a frame is expected here, with the content type {MEDIA_TYPE}");
+    HttpResponse::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message)
 }
 
 /// Answer a frame that came as an HTTP body with a frame.

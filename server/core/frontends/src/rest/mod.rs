@@ -20,6 +20,9 @@ pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse
         return frame::over_http(request, shared).await;
     }
     let path = request.uri.path().to_owned();
+    if path == frame::INFER_PATH {
+        return frame::refuse_other(&request);
+    }
     if path == "/v2" {
         return open_inference(request, "", shared).await;
     }

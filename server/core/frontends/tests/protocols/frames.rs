@@ -53,6 +53,16 @@ fn read_to_end(stream: &mut impl Read) -> Vec<Frame> {
 }
 
 #[test]
+fn what_is_no_frame_is_told_so_where_frames_are_expected() {
+    let server = Server::start();
+    let response = server.ask("POST", "/v1/infer", &[("content-type", "application/json")], b"{}");
+    assert_eq!(response.status, 415);
+    assert!(response.text().contains("application/x-kingpole"), "{}", response.text());
+    let response = server.get("/v1/infer");
+    assert_eq!((response.status, response.header("allow")), (405, Some("POST")));
+}
+
+#[test]
 fn a_frame_is_answered_by_a_frame_over_http() {
     let server = Server::start();
     let kind = [("content-type", "application/x-kingpole")];

@@ -97,3 +97,14 @@ fn a_client_that_asks_first_is_told_to_go_on() {
     stream.read_to_end(&mut answer).unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200 OK"));
 }
+
+#[test]
+fn the_controls_are_asked_by_get() {
+    let server = Server::start();
+    for path in ["/control/is_alive", "/control/is_ready"] {
+        assert_eq!(server.get(path).status, 200);
+        assert_eq!(server.ask("HEAD", path, &[], b"").status, 200);
+        let refused = server.ask("DELETE", path, &[], b"");
+        assert_eq!((refused.status, refused.header("allow")), (405, Some("GET, HEAD")));
+    }
+}
