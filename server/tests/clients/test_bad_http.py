@@ -289,7 +289,7 @@ def test_a_bad_body_is_refused_with_its_status_and_a_text_that_names_the_thing(
         pytest.param(INFER, "application/json", 413, id="REST"),
         pytest.param(f"/{MLP}", "application/octet-stream", 413, id="GraphPipe"),
         # An Error frame has its code's status, which knows no 413.
-        pytest.param("/", FRAME, 429, id="a frame"),
+        pytest.param("/", FRAME, 413, id="a frame"),
     ],
 )
 def test_a_body_announced_as_too_long_is_refused_before_it_is_sent(

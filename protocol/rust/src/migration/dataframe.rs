@@ -10,7 +10,8 @@ use serde_json::value::RawValue;
 use super::column::Column;
 use super::cursor::Cursor;
 use super::predict::read_values;
-use super::{DeclaredInput, JsonPredict, Layout, find_input, names, only_input, read_object, shown};
+use super::{DeclaredInput, JsonPredict, Layout, find_input, names, only_input, shown};
+use crate::rest::schema;
 use crate::rest::schema::{ParametersJson, parameters};
 
 #[derive(serde::Deserialize)]
@@ -46,7 +47,7 @@ struct SplitJson<'a> {
 /// `INVALID_ARGUMENT` for anything malformed, naming the tensor and the place in it.
 #[allow(clippy::needless_pass_by_value)] // parameters are views of the body: this gives it away
 pub fn decode_invocation(body: Bytes, declared: &[DeclaredInput]) -> Result<Option<JsonPredict>> {
-    let fields: InvocationJson<'_> = read_object(&body)?;
+    let fields: InvocationJson<'_> = schema::read(&body)?;
     let given = [
         fields.instances.is_some(),
         fields.inputs.is_some(),
@@ -65,7 +66,7 @@ pub fn decode_invocation(body: Bytes, declared: &[DeclaredInput]) -> Result<Opti
     }
     let parameters = parameters(&body, fields.params)?;
     let mut predict = match (fields.dataframe_split, fields.dataframe_records) {
-        (Some(split), _) => of_frame(read_split(&read_object(split.get().as_bytes())?, declared)?),
+        (Some(split), _) => of_frame(read_split(&schema::read(split.get().as_bytes())?, declared)?),
         (_, Some(records)) => of_frame(read_records(Cursor::new(records.get()), declared)?),
         _ => read_values(fields.instances, fields.inputs, None, declared)?,
     };

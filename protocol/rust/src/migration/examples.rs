@@ -7,7 +7,8 @@ use serde_json::value::RawValue;
 use super::column::Column;
 use super::cursor::Cursor;
 use super::predict::named_rows;
-use super::{DeclaredInput, JsonPredict, Layout, read_object};
+use super::{DeclaredInput, JsonPredict, Layout};
+use crate::rest::schema;
 use crate::rest::schema::{Text, text};
 
 #[derive(serde::Deserialize)]
@@ -27,7 +28,7 @@ struct ExamplesJson<'a> {
 /// `INVALID_ARGUMENT` for anything malformed, naming the tensor and the place in it.
 #[allow(clippy::needless_pass_by_value)] // the signature's name is a view of the body: this gives it away
 pub fn decode_examples(body: Bytes, declared: &[DeclaredInput]) -> Result<JsonPredict> {
-    let fields: ExamplesJson<'_> = read_object(&body)?;
+    let fields: ExamplesJson<'_> = schema::read(&body)?;
     let Some(examples) = fields.examples else {
         return Err(Error::invalid("the request has no 'examples'"));
     };

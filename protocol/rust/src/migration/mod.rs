@@ -17,7 +17,6 @@ pub mod tensorflow;
 
 use kingpole_values::{ByteString, Datatype, Error, InferRequest, Result, Shape};
 
-use crate::rest::schema::json_error;
 pub use answer::{Layout, encode_classifications, encode_predictions, encode_regressions};
 pub use dataframe::{decode_csv, decode_invocation};
 pub use examples::decode_examples;
@@ -46,16 +45,6 @@ pub struct JsonPredict {
     pub layout: Layout,
     /// The signature asked for, if one was.
     pub signature: Option<ByteString>,
-}
-
-/// Read the fields of a JSON object. Serde alone would take a list of their values, too.
-fn read_object<'a, T: serde::Deserialize<'a>>(json: &'a [u8]) -> Result<T> {
-    match json.iter().find(|byte| !byte.is_ascii_whitespace()) {
-        Some(b'[' | b'"' | b'0'..=b'9' | b'-') => {
-            Err(Error::invalid("the request's JSON is not as expected: it must be an object"))
-        }
-        _ => serde_json::from_slice(json).map_err(|error| json_error(&error, json)),
-    }
 }
 
 /// The input that values without a name are for.

@@ -8,8 +8,9 @@ use serde_json::value::RawValue;
 
 use super::column::Column;
 use super::cursor::Cursor;
-use super::{DeclaredInput, JsonPredict, Layout, find_input, only_input, read_object, shown};
+use super::{DeclaredInput, JsonPredict, Layout, find_input, only_input, shown};
 use crate::MAX_TENSORS;
+use crate::rest::schema;
 use crate::rest::schema::{Text, text};
 
 #[derive(serde::Deserialize)]
@@ -29,7 +30,7 @@ struct PredictJson<'a> {
 /// `INVALID_ARGUMENT` for anything malformed, naming the tensor and the place in it.
 #[allow(clippy::needless_pass_by_value)] // the signature's name is a view of the body: this gives it away
 pub fn decode_predict(body: Bytes, declared: &[DeclaredInput]) -> Result<JsonPredict> {
-    let fields: PredictJson<'_> = read_object(&body)?;
+    let fields: PredictJson<'_> = schema::read(&body)?;
     let signature = fields.signature_name.map(|name| text(&body, name.0)).transpose()?;
     read_values(fields.instances, fields.inputs, signature, declared)
 }

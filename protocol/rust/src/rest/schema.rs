@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 
 use bytes::Bytes;
 use kingpole_values::{ByteString, Error, Parameter, Parameters, Result, Shape};
+use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
@@ -28,9 +29,9 @@ pub(super) struct RequestJson<'a> {
     pub(super) id: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) parameters: Option<ParametersJson<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "objects")]
     pub(super) inputs: Option<Capped<TensorJson<'a>, MAX_TENSORS>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "objects")]
     pub(super) outputs: Option<Capped<OutputJson<'a>, MAX_TENSORS>>,
 }
 
@@ -45,7 +46,7 @@ pub(super) struct ResponseJson<'a> {
     pub(super) model_version: Option<Text<'a>>,
     #[serde(borrow)]
     pub(super) parameters: Option<ParametersJson<'a>>,
-    #[serde(borrow)]
+    #[serde(borrow, default, deserialize_with = "objects")]
     pub(super) outputs: Option<Capped<TensorJson<'a>, MAX_TENSORS>>,
 }
 
@@ -90,6 +91,39 @@ pub(crate) enum ParameterJson<'a> {
 /// A string that is borrowed where JSON allows: serde borrows a `Cow` only as a field of its own.
 #[derive(serde::Deserialize)]
 pub(crate) struct Text<'a>(#[serde(borrow)] pub(crate) Cow<'a, str>);
+
+/// An object's fields by name. serde alone would also take a list of them, by position.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+        struct Fields<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
+            type Value = T;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> std::result::Result<T, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map))
+            }
+        }
+        deserializer.deserialize_map(Fields(PhantomData)).map(Self)
+    }
+}
+
+/// A list of objects, or null.
+fn objects<'de, D, T, const MAX: usize>(
+    deserializer: D,
+) -> std::result::Result<Option<Capped<T, MAX>>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    let objects = Option::<Capped<Object<T>, MAX>>::deserialize(deserializer)?;
+    Ok(objects.map(|objects| Capped(objects.0.into_iter().map(|object| object.0).collect())))
+}
 
 impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for Capped<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
@@ -214,17 +248,18 @@ pub(crate) fn parameters(body: &Bytes, parameters: Option<ParametersJson<'_>>) -
     Ok(read)
 }
 
-/// Read the whole text in full.
-pub(super) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T> {
+/// Read the whole text in full, as an object's fields.
+pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T> {
     // serde does not look into the strings of fields that it ignores.
     let text = std::str::from_utf8(json).map_err(|error| {
         Error::invalid(format!("malformed JSON: not UTF-8 after {} bytes", error.valid_up_to()))
     })?;
-    serde_json::from_str(text).map_err(|error| json_error(&error, json))
+    let Object(fields) = serde_json::from_str(text).map_err(|error| json_error(&error, json))?;
+    Ok(fields)
 }
 
 /// What serde found wrong in `json`, as a sentence.
-pub(crate) fn json_error(error: &serde_json::Error, json: &[u8]) -> Error {
+fn json_error(error: &serde_json::Error, json: &[u8]) -> Error {
     if error.is_data() {
         return Error::invalid(format!("the request's JSON is not as expected: {error}"));
     }

@@ -252,3 +252,15 @@ fn half_precision_numbers_are_rounded_to_nearest_even() {
         "tensor 'x': 3.4e38 does not fit in BF16"
     );
 }
+
+#[test]
+fn a_list_in_the_place_of_an_object_is_refused() {
+    for json in [
+        r#"["id", null, [], []]"#,
+        r#"{"inputs": [["x", "FP32", [1], null, [1]]]}"#,
+        r#"{"inputs": [], "outputs": [["y"]]}"#,
+    ] {
+        let error = decode(json).unwrap_err();
+        assert!(error.message.contains("expected an object"), "{json}: {error}");
+    }
+}
