@@ -176,3 +176,73 @@ def test_a_state_of_the_wrong_size_is_named_at_load(start: Callable[..., Served]
     served = start(tmp_path)
     rows = {row["name"]: row for row in served.ask("/repository", base=served.management)[1]}
     assert "expected 8 bytes for [1,2], got 3" in rows["counter"]["reason"]
+
+
+SILERO = Path(__file__).parents[2] / ".cache/models/silero-vad/silero_vad/data/silero_vad.onnx"
+RATE_HZ, FRAME, CONTEXT = 16_000, 512, 64
+
+
+def voice(seconds: float) -> np.ndarray:
+    """Bursts of a buzz through two resonances, between silences: near enough to vowels for a detector."""
+    time_s = np.arange(int(RATE_HZ * seconds)) / RATE_HZ
+    pitch = np.sin(2 * np.pi * np.cumsum(120 + 20 * np.sin(2 * np.pi * 3 * time_s)) / RATE_HZ)
+    buzz = np.sign(pitch) * np.abs(pitch) ** 0.2
+    spectrum, hz = np.fft.rfft(buzz), np.fft.rfftfreq(len(buzz), 1 / RATE_HZ)
+    spectrum *= sum(np.exp(-(((hz - at) / 90) ** 2)) for at in (700, 1220, 2600))
+    sound = np.fft.irfft(spectrum, len(buzz))
+    loud = (np.sin(2 * np.pi * 1.5 * time_s) > 0) * 0.4 / np.abs(sound).max()
+    return (sound * loud).astype(np.float32)
+
+
+def frames_of(sound: np.ndarray) -> list[np.ndarray]:
+    """Frames as the detector takes them: each with the end of the one before in front."""
+    padded = np.concatenate([np.zeros(CONTEXT, np.float32), sound])
+    starts = range(0, len(sound) - FRAME + 1, FRAME)
+    return [padded[None, at : at + CONTEXT + FRAME] for at in starts]
+
+
+@pytest.mark.framework("onnx")
+@pytest.mark.skipif(not SILERO.exists(), reason="silero-vad is not there: make setup")
+def test_streamed_speech_gives_the_same_frames_as_the_model_by_itself(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    version = tmp_path / "vad" / "1"
+    version.mkdir(parents=True)
+    (version / "model.onnx").write_bytes(SILERO.read_bytes())
+    (tmp_path / "vad" / "model.yaml").write_text(
+        "sequence:\n  states: [{input: state, output: stateN, shape: [2, 1, 128]}]\n"
+    )
+    served = start(tmp_path)
+    sounds = {"a": voice(2.0), "b": voice(2.5)[::-1].copy(), "c": np.zeros(RATE_HZ, np.float32)}
+    session = onnxruntime.InferenceSession(str(SILERO))
+    rate = np.array(RATE_HZ, np.int64)
+
+    def by_itself(frames: list[np.ndarray]) -> list[float]:
+        state, found = np.zeros((2, 1, 128), np.float32), []
+        for frame in frames:
+            speech, state = session.run(None, {"input": frame, "state": state, "sr": rate})
+            found.append(float(speech[0, 0]))
+        return found
+
+    def streamed(name: str) -> list[float]:
+        found, frames = [], frames_of(sounds[name])
+        for position, frame in enumerate(frames):
+            place = {
+                "sequence_id": name,
+                "sequence_start": position == 0,
+                "sequence_end": position == len(frames) - 1,
+            }
+            samples = {"name": "input", "datatype": "FP32", "shape": frame.shape, "data": frame[0].tolist()}
+            hz = {"name": "sr", "datatype": "INT64", "shape": [], "data": [RATE_HZ]}
+            body = {"inputs": [samples, hz], "parameters": place}
+            status, answer = served.ask("/v2/models/vad/infer", body)
+            assert status == 200, answer
+            found += answer["outputs"][0]["data"]
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        for name, found in zip(sounds, pool.map(streamed, sounds), strict=True):
+            np.testing.assert_allclose(found, by_itself(frames_of(sounds[name])), atol=1e-5)
+    first_frames = [by_itself([frame])[0] for frame in frames_of(sounds["a"])]
+    assert np.abs(np.array(first_frames) - by_itself(frames_of(sounds["a"]))).max() > 0.1, "the state matters"
