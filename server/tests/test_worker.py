@@ -327,3 +327,13 @@ def test_parameters_come_one_for_each_row(worker: WorkerProcess, tmp_path: Path)
     np.testing.assert_array_equal(worker.output(worker.memory, said["outputs"][0])[:, 0], [2, 2, 5, 5])
     said = worker.execute(np.ones((2, 4), np.float32))
     np.testing.assert_array_equal(worker.output(worker.memory, said["outputs"][0])[:, 0], [1, 1])
+
+
+def test_a_connection_error_of_the_model_is_only_its_own(worker: WorkerProcess, tmp_path: Path) -> None:
+    source = ECHO.replace("return %s", "raise ConnectionRefusedError('no database')\n    return x")
+    (tmp_path / "model.py").write_text(source)
+    worker.load(tmp_path)
+    for _ in range(2):
+        said = worker.execute(np.ones((1, 4), np.float32))
+        assert (said["type"], said["code"]) == ("error", "INTERNAL")
+        assert "no database" in said["message"]

@@ -31,6 +31,10 @@ _encoder = msgspec.msgpack.Encoder()
 _ANCILLARY_BYTES = socket.CMSG_SPACE(array.array("i").itemsize)
 
 
+class _ServerGoneError(Exception):
+    """The server is gone. Not a ConnectionError, as a model may raise one of its own."""
+
+
 class _Instance:
     """A loaded model beside what its outputs are checked against."""
 
@@ -95,19 +99,22 @@ class Worker:
                 elif type(packet) is packets.Stop:
                     self._close()
                     return 0
-        except ConnectionError:
+        except _ServerGoneError:
             return 1
 
     def _receive(self, flags: int = 0) -> packets.FromServer:
         """Take the next packet.
 
         Raises:
-            ConnectionError: When the server is gone.
+            _ServerGoneError: When the server is gone.
             BlockingIOError: When there is none and `flags` say not to wait.
         """
-        data, ancillary, _, _ = self._connection.recvmsg(packets.PACKET_BYTES, _ANCILLARY_BYTES, flags)
+        try:
+            data, ancillary, _, _ = self._connection.recvmsg(packets.PACKET_BYTES, _ANCILLARY_BYTES, flags)
+        except ConnectionError as error:
+            raise _ServerGoneError from error
         if not data:
-            raise ConnectionResetError
+            raise _ServerGoneError
         packet = _decoder.decode(data)
         if ancillary and type(packet) is packets.Execute:
             self._arenas.receive(packet.arena, _descriptor(ancillary))
@@ -127,7 +134,7 @@ class Worker:
             run = self._execute_in_parts if instance.decoupled else self._execute_whole
             number, rows, descriptor, ended_ns = run(packet, instance, inputs)
             done = packets.Done(packet.sequence, number, rows, (ended_ns - started_ns) // 1000)
-        except ConnectionError:
+        except _ServerGoneError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything; its batch gets it
             code, message = _report(name, error)
@@ -234,8 +241,8 @@ class Worker:
             packet = self._to_load.get()
             try:
                 self._load(packet)
-            except OSError:
-                # The server is gone, which the main thread sees as well.
+            except _ServerGoneError:
+                # The main thread sees it as well.
                 return
 
     def _load(self, packet: packets.Load) -> None:
@@ -278,13 +285,16 @@ class Worker:
             elif isinstance(packet, packets.Loaded):
                 data = _encoder.encode(packets.Failed(packet.handle, "FAILED_PRECONDITION", text))
             descriptor = None
-        if descriptor is None:
-            self._connection.send(data)
-            return
         try:
-            socket.send_fds(self._connection, [data], [descriptor])
+            if descriptor is None:
+                self._connection.send(data)
+            else:
+                socket.send_fds(self._connection, [data], [descriptor])
+        except ConnectionError as error:
+            raise _ServerGoneError from error
         finally:
-            os.close(descriptor)
+            if descriptor is not None:
+                os.close(descriptor)
 
 
 def checked(spec: TensorSpec, tensor: object, rows: int | None) -> Array:
