@@ -237,6 +237,12 @@ async fn relay(
                 let wanted = tokio::select! {
                     wanted = std::future::poll_fn(|cx| pool.poll_ready_for_part(batch, cx)) => wanted,
                     _ = &mut answered => false,
+                    // The lane has its own patience with a client that does not read.
+                    result = &mut running, if ended.is_none() => {
+                        let gives_up = result.is_err();
+                        ended = Some(result);
+                        !gives_up && std::future::poll_fn(|cx| pool.poll_ready_for_part(batch, cx)).await
+                    }
                 };
                 if !wanted || !pool.give_part(batch, outputs, clock.now_us()) {
                     // The lane sees that nobody listens, and ends the batch.
@@ -345,6 +351,7 @@ impl Engine {
             alone: false,
             sequence: request.sequence.filter(|_| model.spec.sequence.is_some()),
             in_batch: false,
+            doom: None,
             relayed: None,
             answer,
             model,

@@ -98,6 +98,8 @@ pub(crate) struct Pending {
     pub sequence: Option<Sequence>,
     /// Whether it is in a batch; only kept for models that keep sequences.
     pub in_batch: bool,
+    /// Why it can never run.
+    pub doom: Option<Error>,
     /// Tells whoever relays its responses that it is answered: closed when this is dropped.
     pub relayed: Option<oneshot::Sender<()>>,
     pub answer: Answer,
