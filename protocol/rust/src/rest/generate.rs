@@ -61,7 +61,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Fields<'a> {
 /// `INVALID_ARGUMENT`, naming the field.
 #[allow(clippy::needless_pass_by_value)] // strings are views of the body: this gives it away
 pub fn decode_generate_request(body: Bytes, model: &GenerateModel<'_>) -> Result<InferRequest> {
-    let Fields(fields) = serde_json::from_slice(&body).map_err(json_error)?;
+    let Fields(fields) = serde_json::from_slice(&body).map_err(|error| json_error(&error, &body))?;
     let mut request = InferRequest::default();
     let mut others: Vec<(Cow<'_, str>, ParameterJson<'_>)> = Vec::new();
     for (name, value) in fields {
