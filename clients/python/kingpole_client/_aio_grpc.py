@@ -39,7 +39,9 @@ class _AsyncGrpcStream:
         error: KingpoleError
         try:
             async for message in self._call:
-                self.exchanges.answer(split_frame(memoryview(message), self._limit))
+                unwanted = self.exchanges.answer(split_frame(memoryview(message), self._limit))
+                if unwanted is not None:
+                    self.requests.put_nowait(b"".join(encode_cancel(unwanted)))
             error = Unavailable(f"{self._address} ended the stream")
         except KingpoleError as refusal:
             error = refusal

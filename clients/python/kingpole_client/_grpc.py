@@ -92,7 +92,9 @@ class GrpcStream:
         error: KingpoleError
         try:
             for message in call:
-                self._exchanges.answer(split_frame(memoryview(message), self._limit))
+                unwanted = self._exchanges.answer(split_frame(memoryview(message), self._limit))
+                if unwanted is not None:
+                    self._requests.put(b"".join(encode_cancel(unwanted)))
             error = Unavailable(f"{self._address} ended the stream")
         except KingpoleError as refusal:
             error = refusal
