@@ -115,7 +115,7 @@ pub(crate) async fn answer(
         Err(error) => return refuse(&error),
     }
     if let Some(pattern) = &shared.configuration.http_headers {
-        pattern.forward(&headers, &mut request.parameters);
+        pattern.forward(headers, &mut request.parameters);
     }
     // An unknown model is the engine's to refuse.
     if let Ok(specification) = shared.engine.model(named.model, named.version) {
