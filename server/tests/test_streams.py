@@ -189,18 +189,17 @@ def test_a_fast_model_waits_for_a_slow_reader(server: Served, url: str, tmp_path
 def test_generate_stream_is_server_sent_events(server: Served) -> None:
     address = server.url.partition("//")[2]
     connection = http.client.HTTPConnection(address, timeout=30)
-    for path, body, events in (
-        ("generate_stream", {"count": 3}, 3),
-        ("generate_stream", {"count": [0]}, 0),
-        ("generate_stream", {"count": 2, "parameters": {"size": 2}}, 2),
-    ):
-        connection.request("POST", f"/v2/models/count/{path}", json.dumps(body))
+    cases: tuple[tuple[Any, list[Any]], ...] = (
+        ({"count": 3}, [0, 1, 2]),
+        ({"count": [0]}, []),
+        ({"count": 2, "parameters": {"size": 2}}, [[0, 0], [1, 1]]),
+    )
+    for body, values in cases:
+        connection.request("POST", "/v2/models/count/generate_stream", json.dumps(body))
         answer = connection.getresponse()
         assert (answer.status, answer.getheader("Content-Type")) == (200, "text/event-stream; charset=utf-8")
-        text = answer.read().decode()
-        read = [json.loads(event.removeprefix("data: ")) for event in text.split("\n\n") if event]
-        size = body.get("parameters", {}).get("size", 1) if isinstance(body, dict) else 1
-        assert [each["value"] for each in read] == [n if size == 1 else [n] * size for n in range(events)]
+        events = [event for event in answer.read().decode().split("\n\n") if event]
+        assert [json.loads(event.removeprefix("data: "))["value"] for event in events] == values
     connection.request("POST", "/v2/models/count/generate_stream", json.dumps({"count": 3, "fail_at": 1}))
     text = connection.getresponse().read().decode()
     assert text.endswith('event: error\ndata: {"error":"cannot count beyond 1"}\n\n'), text

@@ -77,7 +77,7 @@ class AsyncGrpcSource:
             message = await self._call.read()
         except grpc.RpcError as error:
             raise error_of_rpc(error, self._address) from None
-        if message is grpc.aio.EOF:
+        if not isinstance(message, bytes):
             raise Unavailable(f"{self._address} ended the stream before the last response")
         return split_frame(memoryview(message), self._limit)
 

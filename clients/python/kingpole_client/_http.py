@@ -272,7 +272,7 @@ class HttpPool:
         buffers: Sequence[bytes | memoryview],
         deadline_us: int | None,
     ) -> tuple[HttpConnection, int, dict[str, str]]:
-        """Send one request; returns the connection, which has the body and is to be given back, and the head."""
+        """Send one request; returns the connection to read the body from and to give back, and the head."""
         head = self._head(method, path, headers, buffers)
         connection = self._borrow(deadline_us)
         try:

@@ -47,8 +47,8 @@ _INFER_ANSWER = Answer(
 _GENERATE: dict[str, Any] = {
     "tag": "Open Inference",
     "methods": ("post",),
-    "description": "Fields that name an input are its elements; `parameters` and all other fields but `id` are"
-    " parameters.",
+    "description": "Fields that name an input are its elements; `parameters` and all other fields but `id`"
+    " are parameters.",
     "request": {JSON: schemas.Generate},
     "headers": ("kingpole-timeout-us",),
 }
@@ -231,7 +231,7 @@ def _frame() -> Route:
     kind: Bodies = {FRAME: BYTES}
     answers = {
         200: Answer(
-            "A Response frame; with `Accept: application/x-kingpole-stream` all that there are, as they are made.",
+            "A Response frame; with `Accept: application/x-kingpole-stream` all there are, as they are made.",
             {FRAME: BYTES, FRAMES: BYTES},
         ),
         **errors(kind, *_INFER_ERRORS),
