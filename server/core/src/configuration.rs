@@ -35,6 +35,10 @@ pub struct Configuration {
     /// How the repository is managed; only reported.
     pub control: String,
     pub mirror_contents: bool,
+    /// `triton` or `open-inference`.
+    pub stream_dialect: String,
+    pub http_header_forward_pattern: Option<String>,
+    pub grpc_header_forward_pattern: Option<String>,
 }
 
 impl Default for Configuration {
@@ -58,6 +62,9 @@ impl Default for Configuration {
             execute_limit_seconds: 60,
             control: "none".to_owned(),
             mirror_contents: true,
+            stream_dialect: "triton".to_owned(),
+            http_header_forward_pattern: None,
+            grpc_header_forward_pattern: None,
         }
     }
 }

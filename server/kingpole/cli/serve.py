@@ -82,10 +82,13 @@ def core_configuration(settings: Resolved) -> dict[str, Any]:
         "buffer_bytes",
         "default_model",
         "execute_limit_seconds",
+        "grpc_header_forward_pattern",
+        "http_header_forward_pattern",
         "inline_limit_us",
         "load_limit_seconds",
         "max_body_bytes",
         "queue_bytes",
+        "stream_dialect",
         "tls_certificate",
         "tls_key",
     ):

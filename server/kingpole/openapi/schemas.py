@@ -114,6 +114,12 @@ class InferRequest(Struct):
     )
 
 
+Generate = Annotated[
+    dict[str, Any], Meta(description="An input's elements, bare or in lists, for each input; and parameters.")
+]
+Generated = Annotated[dict[str, Any], Meta(description="`model_name`, `model_version` and the outputs.")]
+
+
 class InferOutput(Struct):
     """A tensor of an answer: flat `data`, or the size of its bytes after the JSON in `binary_data_size`."""
 

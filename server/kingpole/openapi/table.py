@@ -10,7 +10,19 @@ from dataclasses import replace
 from typing import Any
 
 from kingpole.openapi import schemas
-from kingpole.openapi.routes import BYTES, FRAME, JSON, OCTETS, TEXT, Answer, Bodies, Route, errors
+from kingpole.openapi.routes import (
+    BYTES,
+    EVENTS,
+    FRAME,
+    FRAMES,
+    JSON,
+    OCTETS,
+    TEXT,
+    Answer,
+    Bodies,
+    Route,
+    errors,
+)
 
 TAGS = {
     "Open Inference": "Asking models: the Open Inference Protocol v2 with binary tensors.",
@@ -30,6 +42,16 @@ _INFER_ANSWER = Answer(
     {JSON: schemas.InferResponse, OCTETS: BYTES},
     ("Inference-Header-Content-Length", "Server-Timing"),
 )
+
+
+_GENERATE: dict[str, Any] = {
+    "tag": "Open Inference",
+    "methods": ("post",),
+    "description": "Fields that name an input are its elements; `parameters` and all other fields but `id`"
+    " are parameters.",
+    "request": {JSON: schemas.Generate},
+    "headers": ("kingpole-timeout-us",),
+}
 
 
 def _ok(description: str, kind: Any) -> Answer:
@@ -136,6 +158,34 @@ def _open_inference() -> tuple[Route, ...]:
                 answers={200: _INFER_ANSWER, **errors(_ERROR, *_INFER_ERRORS)},
             )
         ),
+        *_of_versions(
+            Route(
+                path="/v2/models/{model}/generate",
+                operation="generate",
+                summary="Infer, with plain fields",
+                **_GENERATE,
+                answers={
+                    200: _ok("The outputs as fields; of one element bare.", schemas.Generated),
+                    **errors(_ERROR, *_INFER_ERRORS),
+                },
+            )
+        ),
+        *_of_versions(
+            Route(
+                path="/v2/models/{model}/generate_stream",
+                operation="generateStream",
+                summary="Infer, with plain fields, any number of responses",
+                **_GENERATE,
+                answers={
+                    200: Answer(
+                        "An event for each response, with the same object as its data; an event `error` if"
+                        " something fails after the first.",
+                        {EVENTS: str},
+                    ),
+                    **errors(_ERROR, *_INFER_ERRORS),
+                },
+            )
+        ),
     )
 
 
@@ -180,7 +230,10 @@ def _repository() -> tuple[Route, ...]:
 def _frame() -> Route:
     kind: Bodies = {FRAME: BYTES}
     answers = {
-        200: Answer("A Response frame.", kind),
+        200: Answer(
+            "A Response frame; with `Accept: application/x-kingpole-stream` all there are, as they are made.",
+            {FRAME: BYTES, FRAMES: BYTES},
+        ),
         **errors(kind, *_INFER_ERRORS),
         415: Answer("The content type says that it is no frame.", _ERROR),
     }

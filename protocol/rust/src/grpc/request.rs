@@ -21,6 +21,8 @@ pub struct GrpcInferRequest {
     pub request: InferRequest,
     /// Whether tensors came in typed `contents`: a mirroring server answers in the same way.
     pub used_contents: bool,
+    /// Whether the end of a stream of responses is to be told by one without outputs.
+    pub empty_final_response: bool,
 }
 
 /// Decode a `ModelInferRequest`. Raw contents and strings are views of `body`.
@@ -57,6 +59,7 @@ pub fn decode_infer_request(body: Bytes) -> Result<GrpcInferRequest> {
         }
     }
     crate::parameters::lift_reserved(&mut request)?;
+    let empty_final_response = crate::parameters::take_empty_final_response(&mut request)?;
     for input in &inputs {
         if input.parameters.iter().any(|(name, _)| name.starts_with("shared_memory_")) {
             return Err(Error::new(
@@ -67,7 +70,7 @@ pub fn decode_infer_request(body: Bytes) -> Result<GrpcInferRequest> {
     }
     let used_contents = inputs.iter().any(|input| !input.contents.is_empty());
     request.inputs = join_tensors(inputs, raw, "raw_input_contents")?;
-    Ok(GrpcInferRequest { request, used_contents })
+    Ok(GrpcInferRequest { request, used_contents, empty_final_response })
 }
 
 /// Encode a `ModelInferRequest`, raw, or with typed contents where every input can be.

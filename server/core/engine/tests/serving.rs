@@ -12,7 +12,7 @@ use kingpole_engine::{
 use kingpole_values::{
     Code, Datatype, Error, InferRequest, InferResponse, Parameter, Parameters, Result, Shape, Stage, Tensor,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 fn shared() -> Arc<Shared> {
     let info = ServerInfo { name: "kingpole", version: "0", extensions: vec![] };
@@ -280,6 +280,55 @@ fn a_client_that_leaves_or_a_deadline_ends_a_decoupled_batch() {
             "the lane is free again"
         );
         while received.recv().await.is_some() {}
+        assert_eq!(shared.in_flight(), 0);
+    });
+}
+
+/// Answers a future; its client has gone once that is dropped.
+struct Waiter(oneshot::Sender<Result<InferResponse>>);
+
+impl Responder for Waiter {
+    fn answer(self: Box<Self>, result: Result<InferResponse>) {
+        let _ = self.0.send(result);
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_closed(cx)
+    }
+}
+
+#[test]
+fn a_request_whose_client_goes_leaves_the_queue_while_no_lane_looks_at_it() {
+    on_a_reactor(async |shared, engine| {
+        let pool = Pool::new(1);
+        let placement = Placement::Lanes(pool.clone(), 1);
+        shared.publish(Model::new(specification("m", "1"), placement, Profile::default(), 1).0);
+        let ask = |value: u8| {
+            let (sender, answer) = oneshot::channel();
+            let input = Tensor {
+                name: "x".into(),
+                datatype: Datatype::Uint8,
+                shape: Shape::new(&[1]),
+                data: Bytes::copy_from_slice(&[value]),
+            };
+            let request = InferRequest { model: "m".into(), inputs: vec![input], ..InferRequest::default() };
+            engine.infer(request, Instant::now(), Box::new(Waiter(sender)));
+            answer
+        };
+        let (gone, stays) = (ask(1), ask(2));
+        tokio::task::yield_now().await;
+        assert_eq!(shared.in_flight(), 2);
+        drop(gone);
+        while shared.in_flight() == 2 {
+            tokio::task::yield_now().await;
+        }
+        pool.attach(0, Arc::new(Echo));
+        shared.wake();
+        assert_eq!(stays.await.unwrap().unwrap().outputs[0].data[..], [2]);
         assert_eq!(shared.in_flight(), 0);
     });
 }

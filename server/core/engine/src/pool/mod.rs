@@ -11,13 +11,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use kingpole_values::{Error, Sequence, Tensor, Timing};
 use tokio::sync::oneshot;
 
 use crate::batch::{LaneBatch, Splitter, check_outputs};
 use crate::decide::{Decision, Reason, Waiting, decide};
+use crate::departures::Departures;
 use crate::inline::wall_clock_ms;
 use crate::pending::Pending;
 use crate::{Clock, Model};
@@ -194,12 +195,13 @@ impl Pool {
         self.lock().kept.remove(&model.number);
     }
 
-    /// Admit a request. On refusal the request comes back with the reason.
+    /// Admit a request. On refusal the request comes back with the reason. `departures` hears of its client.
     pub(crate) fn submit(
-        &self,
-        pending: Pending,
+        self: &Arc<Self>,
+        mut pending: Pending,
         handle: u32,
         limit_bytes: usize,
+        departures: &Arc<Departures>,
     ) -> Result<u64, Box<(Pending, Error)>> {
         let mut guard = self.lock();
         let state = &mut *guard;
@@ -237,6 +239,10 @@ impl Pool {
         queue.bytes += pending.bytes;
         queue.held += 1;
         queue.waiting.push_back(sequence);
+        let waker = Waker::from(departures.watch(self, sequence));
+        if pending.answer.poll_cancelled(&mut Context::from_waker(&waker)).is_ready() {
+            waker.wake();
+        }
         state.requests.insert(sequence, pending);
         Ok(sequence)
     }
@@ -244,6 +250,16 @@ impl Pool {
     /// Whether this request is still unanswered.
     pub(crate) fn holds(&self, sequence: u64) -> bool {
         self.lock().requests.contains_key(&sequence)
+    }
+
+    /// A request whose client has gone, taken out of wherever it is; else `waker` hears of it.
+    pub(crate) fn take_if_abandoned(&self, sequence: u64, waker: &Waker) -> Option<Pending> {
+        let mut state = self.lock();
+        let answer = &mut state.requests.get_mut(&sequence)?.answer;
+        match answer.poll_cancelled(&mut Context::from_waker(waker)) {
+            Poll::Ready(()) => state.remove(sequence),
+            Poll::Pending => None,
+        }
     }
 
     /// Answer a request whose deadline has come, wherever it is.

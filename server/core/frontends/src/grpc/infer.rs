@@ -14,7 +14,7 @@ use super::messages::{MessageError, Messages};
 use super::reply::Reply;
 use crate::budget::Account;
 use crate::connection::Shared;
-use crate::{frame, respond};
+use crate::{forward, frame, respond};
 
 /// How a message holds a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -29,6 +29,8 @@ pub(crate) enum Form {
 pub(crate) struct Decoded {
     pub(crate) request: InferRequest,
     pub(crate) used_contents: bool,
+    /// Whether the end of several responses is told by one without outputs.
+    pub(crate) empty_final_response: bool,
     /// What a frame's answer repeats.
     pub(crate) exchange: u64,
 }
@@ -38,14 +40,20 @@ impl Form {
         let mut decoded = match self {
             Self::Protobuf => {
                 let decoded = kingpole_wire::grpc::decode_infer_request(message)?;
-                Decoded { request: decoded.request, used_contents: decoded.used_contents, exchange: 0 }
+                Decoded {
+                    request: decoded.request,
+                    used_contents: decoded.used_contents,
+                    empty_final_response: decoded.empty_final_response,
+                    exchange: 0,
+                }
             }
             Self::Frame => {
                 let (request, exchange) = frame::decode_request(message)?;
-                Decoded { request, used_contents: false, exchange }
+                Decoded { request, used_contents: false, empty_final_response: false, exchange }
             }
         };
         respond::shorten(&mut decoded.request, metadata.timeout_us);
+        forward::add(&metadata.forwarded, &mut decoded.request.parameters);
         Ok(decoded)
     }
 }
@@ -86,7 +94,7 @@ impl InferCall {
             .map_err(Error::from)
             .and_then(|message| self.form.decode(message, &self.metadata));
         match decoded {
-            Ok(Decoded { request, used_contents, exchange }) => {
+            Ok(Decoded { request, used_contents, exchange, .. }) => {
                 let mirror_contents = used_contents && shared.configuration.mirror_contents;
                 let memory = Arc::clone(&shared.memory);
                 let responder = InferReply { reply, form: self.form, mirror_contents, exchange, memory };
@@ -130,5 +138,9 @@ impl Responder for InferReply {
 
     fn is_cancelled(&mut self) -> bool {
         self.reply.is_cancelled()
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reply.poll_cancelled(cx)
     }
 }

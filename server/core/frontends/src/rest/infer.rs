@@ -50,6 +50,9 @@ pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shar
         Ok(timeout_us) => respond::shorten(&mut request, timeout_us),
         Err(error) => return refuse(&error),
     }
+    if let Some(pattern) = &shared.configuration.http_headers {
+        pattern.forward(&headers, &mut request.parameters);
+    }
     match respond::infer(&shared.engine, request, received).await {
         Ok(response) => write(&response, &reply, &headers, shared),
         Err(error) => Dialect::Json.error(&error),
