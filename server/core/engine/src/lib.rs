@@ -20,6 +20,7 @@ mod profile;
 mod registry;
 mod render;
 mod sequences;
+mod settings;
 mod spec;
 mod validate;
 
@@ -33,6 +34,7 @@ pub use pool::{Lane, LaneFailure, LaneFuture, LaneOutcome, Pool};
 pub use profile::Profile;
 pub use registry::{IndexRow, Model, Placement};
 pub use sequences::{Control, ControlKind, SequencePolicy, State, Strategy};
+pub use settings::{LogSettings, check_trace, trace_settings};
 pub use spec::{ModelSpec, ServerInfo, TensorSpec};
 pub use validate::{Validated, validate};
 

@@ -143,7 +143,7 @@ impl Pending {
     /// Answer with this request's own rows of a batch's outputs; with none of them, at the end of its parts.
     pub fn respond(mut self, rows: Vec<Tensor>, timing: Timing, now_us: u64) {
         let total_us = now_us.saturating_sub(self.enqueued_us);
-        self.model.metrics.record_success(self.reactor, total_us, timing.queue_us);
+        self.model.metrics.record_success(self.reactor, total_us, timing.queue_us, timing.execute_us);
         let stage = if self.model.spec.decoupled { Stage::End } else { Stage::Only };
         let response = self.response(rows, timing, stage);
         self.answer.give(Ok(response));
