@@ -168,7 +168,8 @@ fn a_configuration_is_read_from_tritons_json() {
     .unwrap();
     assert_eq!(config.input[0].dims, [-1, 3]);
     assert_eq!(config.input[0].data_type(), proto::DataType::TypeFp32);
-    let Some(proto::model_config::SchedulingChoice::DynamicBatching(batching)) = config.scheduling_choice else {
+    let Some(proto::model_config::SchedulingChoice::DynamicBatching(batching)) = config.scheduling_choice
+    else {
         panic!("{:?}", config.scheduling_choice)
     };
     assert_eq!(batching.max_queue_delay_microseconds, 100);

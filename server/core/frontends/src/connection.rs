@@ -100,6 +100,7 @@ fn recognize(first: &[u8]) -> Option<Protocol> {
 
 async fn serve(accepted: Accepted, shared: Rc<Shared>) {
     let Accepted { stream, live, open: others } = accepted;
+    let _open = shared.configuration.connections.enter();
     let open = async {
         let mut socket = Socket::open(stream, shared.configuration.write_timeout)?;
         let mut protocol = sniff(&mut socket).await?;

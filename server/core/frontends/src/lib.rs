@@ -9,6 +9,7 @@
 
 mod body;
 mod budget;
+mod classification;
 mod configuration;
 mod connection;
 mod forward;
@@ -31,7 +32,7 @@ mod tls;
 mod unpack;
 
 pub use budget::MemoryBudget;
-pub use configuration::{FrontendConfiguration, StreamDialect};
+pub use configuration::{Connections, FrontendConfiguration, StreamDialect};
 pub use connection::run_reactor;
 pub use forward::HeaderPattern;
 pub use listen::{Accepted, Listeners, ReactorHandle, reactor};

@@ -8,7 +8,11 @@ use kingpole_engine::{ControlRequest, Engine, Responder};
 use kingpole_values::{Error, InferRequest, InferResponse, Result};
 use tokio::sync::oneshot;
 
+use crate::classification;
 use crate::outlet::{Outflow, Outlet, Want, Wanted, outlet, want};
+
+/// What the names of parameters begin with whose values are a model's files.
+pub(crate) const FILE: &str = "file:";
 
 /// Answers a waiting future; dropping the future cancels the request.
 struct Waiter(oneshot::Sender<Result<InferResponse>>);
@@ -92,7 +96,7 @@ pub(crate) async fn infer(
     received: Instant,
 ) -> Result<InferResponse> {
     let (sender, answer) = oneshot::channel();
-    engine.infer(request, received, Box::new(Waiter(sender)));
+    classification::infer(engine, request, received, Box::new(Waiter(sender)));
     answer.await.unwrap_or_else(|_| Err(Error::internal("the request was dropped unanswered")))
 }
 

@@ -13,6 +13,7 @@ use kingpole_wire::frame::{self, Frame, Message, Metadata, ModelName, ServerInfo
 
 use super::{encode_error, refuse_shared};
 use crate::budget::Account;
+use crate::classification;
 use crate::connection::Shared;
 use crate::outlet::{Outlet, Want, Wanted, want};
 use crate::{forward, respond};
@@ -148,7 +149,7 @@ impl Conversation {
             memory: Arc::clone(&self.shared.memory),
             failure: None,
         };
-        self.shared.engine.infer(request, Instant::now(), Box::new(responder));
+        classification::infer(&self.shared.engine, request, Instant::now(), Box::new(responder));
         Ok(())
     }
 

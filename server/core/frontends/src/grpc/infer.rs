@@ -14,7 +14,7 @@ use super::messages::{MessageError, Messages};
 use super::reply::Reply;
 use crate::budget::Account;
 use crate::connection::Shared;
-use crate::{forward, frame, respond};
+use crate::{classification, forward, frame, respond};
 
 /// How a message holds a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +98,7 @@ impl InferCall {
                 let mirror_contents = used_contents && shared.configuration.mirror_contents;
                 let memory = Arc::clone(&shared.memory);
                 let responder = InferReply { reply, form: self.form, mirror_contents, exchange, memory };
-                shared.engine.infer(request, self.received, Box::new(responder));
+                classification::infer(&shared.engine, request, self.received, Box::new(responder));
             }
             Err(error) => {
                 shared.engine.count_refused(error.code);

@@ -7,6 +7,7 @@ mod open_inference;
 mod reflection;
 pub(crate) mod reply;
 mod services;
+mod settings;
 mod stream;
 
 use std::rc::Rc;

@@ -3,7 +3,9 @@
 mod generate;
 mod infer;
 mod metadata;
-mod repository;
+mod object;
+pub(crate) mod repository;
+mod settings;
 
 use http::{HeaderValue, Method, StatusCode, header};
 use kingpole_engine::Engine;
@@ -60,15 +62,27 @@ async fn open_inference(request: HttpRequest, path: &str, shared: &Shared) -> Ht
         ["models", model, action @ ..] => {
             of_model(request, Named { model, version: None }, action, shared).await
         }
-        ["repository", "index"] => match unless_post(&request) {
-            None => repository::index(request, shared).await,
-            Some(refusal) => refusal,
-        },
-        ["repository", "models", model, action @ ("load" | "unload")] => match unless_post(&request) {
-            None => repository::change(request, model, *action == "load", shared).await,
-            Some(refusal) => refusal,
-        },
+        ["logging"] => settings::logging(request, shared).await,
+        ["trace", "setting"] => settings::trace(request, None, shared).await,
+        ["repository", rest @ ..] => of_repository(request, rest, shared).await,
         _ => unknown(&request),
+    }
+}
+
+async fn of_repository(request: HttpRequest, path: &[&str], shared: &Shared) -> HttpResponse {
+    let known = matches!(path, ["index"] | [_, "index"])
+        || matches!(path, ["models", _, "load" | "unload"] | [_, "models", _, "load" | "unload"]);
+    if !known {
+        return unknown(&request);
+    }
+    if let Some(refusal) = unless_post(&request) {
+        return refusal;
+    }
+    match path {
+        ["models", model, action] => repository::change(request, model, *action == "load", shared).await,
+        [named, "models", ..] => repository::named_repository(named),
+        // The index is of all repositories, whichever is named.
+        _ => repository::index(request, shared).await,
     }
 }
 
@@ -79,6 +93,9 @@ async fn of_model(request: HttpRequest, named: Named<'_>, action: &[&str], share
         ["ready"] => get(&request, || model_ready(engine, &named)),
         ["config"] => get(&request, || metadata::configuration(engine, &named)),
         ["stats"] => get(&request, || metadata::statistics(engine, Some(named.model), named.version)),
+        ["trace", "setting"] if named.version.is_none() => {
+            settings::trace(request, Some(named.model), shared).await
+        }
         ["infer"] => match unless_post(&request) {
             None => infer::serve(request, &named, shared).await,
             Some(refusal) => refusal,

@@ -1,0 +1,24 @@
+//! Bodies that are one JSON object.
+
+use kingpole_values::Error;
+use serde_json::{Map, Value};
+
+use crate::body;
+use crate::connection::Shared;
+use crate::message::{HttpRequest, HttpResponse};
+use crate::status::Dialect;
+
+/// Read a body that is an object; an empty one is an empty object.
+pub(super) async fn read(
+    request: HttpRequest,
+    shared: &Shared,
+) -> Result<Map<String, Value>, Box<HttpResponse>> {
+    let body = body::read(request.body, &request.headers, shared)
+        .await
+        .map_err(|error| Dialect::Json.body_error(&error))?;
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Ok(Map::new());
+    }
+    serde_json::from_slice(&body)
+        .map_err(|error| Dialect::Json.error(&Error::invalid(format!("malformed JSON: {error}"))).into())
+}
