@@ -165,9 +165,8 @@ impl Server {
 
     /// The files of a control request, by the names of their parameters. They are given once.
     fn take_files<'py>(&self, py: Python<'py>, token: u64) -> Vec<(String, Bound<'py, PyBytes>)> {
-        let taken = self.controls.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&token);
-        let files = taken.unwrap_or_default().into_iter();
-        files.map(|(name, content)| (name, PyBytes::new(py, &content))).collect()
+        let files = self.controls.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&token);
+        files.into_iter().flatten().map(|(name, content)| (name, PyBytes::new(py, &content))).collect()
     }
 
     /// Answer a control request; a code of None means success.

@@ -34,7 +34,7 @@ pub use pool::{Lane, LaneFailure, LaneFuture, LaneOutcome, Pool};
 pub use profile::Profile;
 pub use registry::{IndexRow, Model, Placement};
 pub use sequences::{Control, ControlKind, SequencePolicy, State, Strategy};
-pub use settings::{LogSettings, check_trace, trace_settings};
+pub use settings::{LogFormat, LogSettings, check_trace, trace_settings};
 pub use spec::{ModelSpec, ServerInfo, TensorSpec};
 pub use validate::{Validated, validate};
 

@@ -18,18 +18,41 @@ pub struct LogSettings {
     pub error: bool,
     /// 0 is none; from 1 on, every request to load or unload.
     pub verbose_level: u32,
-    /// Whether lines begin with the time.
-    pub timestamps: bool,
+    /// How lines begin.
+    pub format: LogFormat,
 }
 
 impl Default for LogSettings {
     fn default() -> Self {
-        Self { info: true, warning: true, error: true, verbose_level: 0, timestamps: false }
+        Self { info: true, warning: true, error: true, verbose_level: 0, format: LogFormat::default() }
     }
 }
 
-/// The names of the formats: Triton's words.
-const FORMATS: [&str; 2] = ["default", "ISO8601"];
+/// How a line begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// With its text.
+    #[default]
+    Plain,
+    /// With the time.
+    Iso8601,
+}
+
+impl LogFormat {
+    const ALL: [Self; 2] = [Self::Plain, Self::Iso8601];
+
+    /// Its name in the logging extension.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "default",
+            Self::Iso8601 => "ISO8601",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|format| format.name() == name)
+    }
+}
 
 impl LogSettings {
     /// The settings by the names of the logging extension, in its order.
@@ -41,7 +64,7 @@ impl LogSettings {
             value("log_warning", Parameter::Bool(self.warning)),
             value("log_error", Parameter::Bool(self.error)),
             value("log_verbose_level", Parameter::Int64(self.verbose_level.into())),
-            value("log_format", Parameter::String(FORMATS[usize::from(self.timestamps)].into())),
+            value("log_format", Parameter::String(self.format.name().into())),
         ]
     }
 
@@ -57,14 +80,13 @@ impl LogSettings {
                 self.verbose_level = whole(value).ok_or_else(|| wrong_level(name))?;
             }
             ("log_verbose_level", _) => return Err(wrong_level(name)),
-            ("log_format", Parameter::String(format)) if FORMATS.contains(&&**format) => {
-                self.timestamps = **format == *FORMATS[1];
-            }
-            ("log_format", _) => {
-                return Err(Error::invalid(format!(
-                    "log setting 'log_format' must be one of: {}",
-                    FORMATS.join(", ")
-                )));
+            ("log_format", value) => {
+                let format =
+                    if let Parameter::String(name) = value { LogFormat::from_name(name) } else { None };
+                self.format = format.ok_or_else(|| {
+                    let names = LogFormat::ALL.map(LogFormat::name).join(", ");
+                    Error::invalid(format!("log setting 'log_format' must be one of: {names}"))
+                })?;
             }
             ("log_file", _) => return Err(no_file(name)),
             _ => return Err(Error::invalid(format!("there is no log setting '{}'", shown(name)))),
@@ -106,11 +128,11 @@ impl Settings {
 
     pub fn change_log(&self, changes: &Parameters) -> Result<()> {
         let mut log = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut changed = log.clone();
+        let mut next = log.clone();
         for (name, value) in changes {
-            changed.set(name, value)?;
+            next.set(name, value)?;
         }
-        *log = changed;
+        *log = next;
         Ok(())
     }
 }
@@ -165,8 +187,12 @@ mod tests {
         change(&settings, "log_info", Parameter::Bool(false)).unwrap();
         change(&settings, "log_verbose_level", Parameter::Int64(2)).unwrap();
         change(&settings, "log_format", Parameter::String("ISO8601".into())).unwrap();
-        let expected =
-            LogSettings { info: false, verbose_level: 2, timestamps: true, ..LogSettings::default() };
+        let expected = LogSettings {
+            info: false,
+            verbose_level: 2,
+            format: LogFormat::Iso8601,
+            ..LogSettings::default()
+        };
         assert_eq!(settings.log(), expected);
         assert!(settings.log().named().contains(&("log_info".into(), Parameter::Bool(false))));
     }

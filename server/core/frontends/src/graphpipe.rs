@@ -89,7 +89,6 @@ fn plain(status: StatusCode, text: &str) -> HttpResponse {
     HttpResponse::new(status, TEXT, vec![Bytes::from(format!("{text}\n"))])
 }
 
-/// Infer; a body that is no request is answered by 404 at a path that is `stray`.
 async fn infer(
     request: HttpRequest,
     named: &Named<'_>,
@@ -105,15 +104,17 @@ async fn infer(
             return refusal;
         }
     };
-    answer(body, &headers, received, named, shared).await
+    answer(body, &headers, received, named, stray, shared).await
 }
 
-/// Answer a request whose body has been read.
+/// Answer a request whose body has been read; one that is no request is answered by 404 at a path that is
+/// `stray`.
 pub(crate) async fn answer(
     body: Bytes,
     headers: &HeaderMap,
     received: Instant,
     named: &Named<'_>,
+    stray: Option<&str>,
     shared: &Shared,
 ) -> HttpResponse {
     let refuse = |error: &Error| {

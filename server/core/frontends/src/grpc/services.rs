@@ -70,7 +70,7 @@ pub(crate) async fn answer(shared: &Rc<Shared>, path: &str, message: Bytes) -> R
             control(engine, ControlRequest::Unload { model: model.clone(), parameters }).await?;
             encode(&proto::RepositoryModelUnloadResponse { model_name: model, is_unloaded: true })
         }
-        "TraceSetting" => encode(&settings::trace(engine, decode(message)?)?),
+        "TraceSetting" => encode(&settings::trace(engine, &decode(message)?)?),
         "LogSettings" => encode(&settings::log(engine, decode(message)?)?),
         // Clients ask for these to learn whether regions are registered: none ever is.
         "SystemSharedMemoryStatus" => encode(&proto::SystemSharedMemoryStatusResponse::default()),

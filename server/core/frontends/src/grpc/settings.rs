@@ -7,7 +7,7 @@ use kingpole_wire::grpc::proto;
 /// Judge changes and tell the settings.
 pub(super) fn trace(
     engine: &Engine,
-    request: proto::TraceSettingRequest,
+    request: &proto::TraceSettingRequest,
 ) -> Result<proto::TraceSettingResponse> {
     use proto::trace_setting_response::SettingValue;
     if !request.model_name.is_empty() {

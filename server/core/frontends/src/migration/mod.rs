@@ -118,7 +118,7 @@ impl Whole {
     }
 
     async fn answer_graphpipe(self, named: &Named<'_>, shared: &Shared) -> HttpResponse {
-        graphpipe::answer(self.body, &self.headers, self.received, named, shared).await
+        graphpipe::answer(self.body, &self.headers, self.received, named, None, shared).await
     }
 }
 

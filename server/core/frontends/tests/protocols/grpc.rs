@@ -58,7 +58,7 @@ pub struct Answer {
 }
 
 impl Answer {
-    fn response(&self) -> InferResponse {
+    pub fn response(&self) -> InferResponse {
         assert_eq!(self.status, 0, "{}", self.message);
         decode_infer_response(self.body.slice(5..)).unwrap()
     }
