@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 from kingpole.demo import efficientnet, picture
-from served import Served, needs_core
+from served_process import Served, needs_core, start
 
+__all__ = ["start"]
 pytestmark = needs_core
 
 

@@ -12,8 +12,9 @@ from typing import Any
 
 import onnx_models
 import pytest
-from served import PLUS, Served, needs_core, write_model
+from served_process import PLUS, Served, needs_core, start, write_model
 
+__all__ = ["start"]
 pytestmark = needs_core
 
 

@@ -203,6 +203,10 @@ def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
+def kept(uploads: Path) -> list[Path]:
+    return list(uploads.iterdir())
+
+
 async def test_a_load_may_bring_its_own_files_which_end_with_the_model(
     core: MemoryCore, tmp_path: Path, uploads: Path
 ) -> None:
@@ -213,15 +217,15 @@ async def test_a_load_may_bring_its_own_files_which_end_with_the_model(
     await made.start()
     await made.load("m", {"config": '{"max_batch_size": 4}'}, [("file:7/model.onnx", content)])
     assert core.names() == ["m/7"]
-    (first,) = uploads.iterdir()
+    (first,) = kept(uploads)
     assert (first / "m" / "7" / "model.onnx").read_bytes() == content
     await made.load("m", {"config": "{}"}, [("file:8/model.onnx", content)])
     assert core.names() == ["m/8"]
-    (second,) = uploads.iterdir()
+    (second,) = kept(uploads)
     assert second != first, "what the new files replace is removed"
     await made.unload("m")
     await made.close()
-    assert list(uploads.iterdir()) == []
+    assert kept(uploads) == []
 
 
 async def test_files_that_cannot_be_loaded_are_removed_and_the_model_stays(
@@ -234,14 +238,15 @@ async def test_files_that_cannot_be_loaded_are_removed_and_the_model_stays(
         await made.load("m", {"config": "{}"}, [("file:1/model.onnx", b"no model")])
     assert caught.value.code == "FAILED_PRECONDITION"
     assert core.names() == ["m/1"]
-    assert list(uploads.iterdir()) == []
+    assert kept(uploads) == []
 
 
 @pytest.mark.parametrize(
     "name",
     [
-        "file:1/../../x", "file:1//x", "file:/etc/passwd", "file:x/model.onnx", "file:1", "file:01/model.onnx",
-        "file:", "file:1/a\\b", "file:1/.", "file:1/a\0b", "file:1/" + "d/" * 20 + "x", "file:1/" + "x" * 300,
+        "file:1/../../x", "file:1//x", "file:/etc/passwd", "file:x/model.onnx", "file:1",
+        "file:01/model.onnx", "file:", "file:1/a\\b", "file:1/.", "file:1/a\0b",
+        "file:1/" + "d/" * 20 + "x", "file:1/" + "x" * 300,
         "file:../1/x", "file:-1/x",
     ],
 )  # fmt: skip
@@ -254,7 +259,7 @@ async def test_a_file_that_would_lie_elsewhere_is_refused_before_anything_is_wri
     with pytest.raises(ControlError) as caught:
         await made.load("m", {"config": "{}"}, [("file:1/model.onnx", b"x"), (name, b"x")])
     assert caught.value.code == "INVALID_ARGUMENT"
-    assert list(uploads.iterdir()) == []
+    assert kept(uploads) == []
 
 
 @pytest.mark.parametrize(
@@ -280,7 +285,7 @@ async def test_files_that_make_no_model_are_refused(
     with pytest.raises(ControlError, match=words) as caught:
         await made.load("m", parameters, files)
     assert caught.value.code == "INVALID_ARGUMENT"
-    assert list(uploads.iterdir()) == []
+    assert kept(uploads) == []
 
 
 async def test_labels_beside_the_model_are_served_with_it(core: MemoryCore, tmp_path: Path) -> None:

@@ -89,7 +89,8 @@ def test_an_override_is_protobuf_json() -> None:
         {"max_batch_size": 1e400}, {"name": 3}, {"default_model_filename": ["a"]}, {"output": {"dims": [-7]}},
         {"platform": {}, "backend": [1]}, {"model_transaction_policy": 1},
         {"sequence_batching": {"max_sequence_idle_microseconds": "x"}},
-        {"sequence_batching": {"control_input": [3]}}, {"sequence_batching": {"state": {"initial_state": "x"}}},
+        {"sequence_batching": {"control_input": [3]}},
+        {"sequence_batching": {"state": {"initial_state": "x"}}},
     ],
 )  # fmt: skip
 def test_an_override_of_another_form_is_refused_and_never_a_fault(fields: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ TAGS = {
     "Open Inference": "Asking models: the Open Inference Protocol v2 with binary tensors.",
     "Repository": "Which models there are; loading and unloading, when the server runs with"
     " `--control-mode explicit`.",
+    "Settings": "What is logged and traced: Triton's extensions.",
     "Frame": "Kingpole's own format, one frame per body: what `kingpole_client` sends.",
     "GraphPipe": "What GraphPipe's clients send, unchanged.",
     "Management": "For operators, on a port of its own.",
@@ -221,10 +222,54 @@ def _repository() -> tuple[Route, ...]:
             path="/v2/repository/models/{model}/unload",
             operation="repositoryModelUnload",
             **change,
-            summary="Unload a model",
-            answers={200: _ok("It is gone.", schemas.Empty), **errors(_ERROR, *_BODY_ERRORS, 500, 503)},
+            summary="Unload a model; answered when it takes no more requests",
+            answers={200: _ok("It is going.", schemas.Empty), **errors(_ERROR, *_BODY_ERRORS, 500, 503)},
         ),
     )
+
+
+def _settings() -> tuple[Route, ...]:
+    rows = []
+    for path, operation, summary, told, change, unknown in (
+        ("/v2/logging", "LogSettings", "what is logged", schemas.LogSettings, schemas.LogChanges, ()),
+        (
+            "/v2/trace/setting",
+            "TraceSettings",
+            "what is traced",
+            schemas.TraceSettings,
+            schemas.TraceChanges,
+            (),
+        ),
+        (
+            "/v2/models/{model}/trace/setting",
+            "ModelTraceSettings",
+            "what is traced of a model",
+            schemas.TraceSettings,
+            schemas.TraceChanges,
+            (404, 503),
+        ),
+    ):
+        common: dict[str, Any] = {"path": path, "tag": "Settings"}
+        answer = {200: _ok("The settings.", told)}
+        rows += [
+            Route(
+                **common,
+                methods=("get",),
+                operation=f"get{operation}",
+                summary=f"Tell {summary}",
+                answers={**answer, **errors(_ERROR, *unknown)},
+            ),
+            Route(
+                **common,
+                methods=("post",),
+                operation=f"set{operation}",
+                summary=f"Set {summary}",
+                request={JSON: change},
+                is_request_required=False,
+                answers={**answer, **errors(_ERROR, *_BODY_ERRORS, *unknown, 501)},
+            ),
+        ]
+    return tuple(rows)
 
 
 def _frame() -> Route:
@@ -300,7 +345,15 @@ def _graphpipe() -> tuple[Route, ...]:
         )
         for what in ("alive", "ready")
     )
-    return (*rows, *controls)
+    clients = Route(
+        path="/control/client_count",
+        methods=("get",),
+        operation="graphpipeClients",
+        tag="GraphPipe",
+        summary="How many connections are open",
+        answers={200: Answer("Their number.", kind)},
+    )
+    return (*rows, *controls, clients)
 
 
 def _management() -> tuple[Route, ...]:
@@ -383,4 +436,11 @@ def _management() -> tuple[Route, ...]:
     )
 
 
-ROUTES: tuple[Route, ...] = (*_open_inference(), *_repository(), _frame(), *_graphpipe(), *_management())
+ROUTES: tuple[Route, ...] = (
+    *_open_inference(),
+    *_repository(),
+    *_settings(),
+    _frame(),
+    *_graphpipe(),
+    *_management(),
+)
