@@ -24,9 +24,13 @@ from tritonclient.utils import InferenceServerException
 
 # In microseconds: the extension's unit.
 TEN_SECONDS = 10_000_000
-HEADERS = {"x-request-id": "seven", "authorization": "Bearer abc"}
-BESIDE = {"priority": 1, "timeout": TEN_SECONDS, "headers": HEADERS}
 OWN = {"text": "a", "number": 3, "flag": True, "share": 0.5}
+
+
+def beside() -> dict[str, Any]:
+    """What a request says beside its tensors, made anew: the client writes into the headers it is given."""
+    headers = {"x-request-id": "seven", "authorization": "Bearer abc"}
+    return {"priority": 1, "timeout": TEN_SECONDS, "headers": headers}
 
 
 @contextlib.contextmanager
@@ -72,7 +76,7 @@ def test_every_argument_of_an_inference_is_understood(address: str) -> None:
                 outputs=[module.InferRequestedOutput("y")],
                 request_id="a",
                 parameters=OWN,
-                **BESIDE,
+                **beside(),
             )
             check_equal(result.as_numpy("y"), mlp(rows(2)))
             assert result.get_output("y") is not None
@@ -282,7 +286,7 @@ def test_inferences_asked_for_at_once_are_answered_with_their_arguments(address:
     grpc = over_grpc.InferenceServerClient(address)
     try:
         waiting = [
-            http.async_infer(MLP, [mlp_input(over_http, rows(2))], request_id=str(index), **BESIDE)
+            http.async_infer(MLP, [mlp_input(over_http, rows(2))], request_id=str(index), **beside())
             for index in range(4)
         ]
         for index, each in enumerate(waiting):
@@ -295,7 +299,7 @@ def test_inferences_asked_for_at_once_are_answered_with_their_arguments(address:
             callback=lambda result, error: answers.put((result, error)),
             parameters=OWN,
             client_timeout=30,
-            **BESIDE,
+            **beside(),
         )
         result, error = answers.get(timeout=30)
         assert error is None, error
@@ -311,7 +315,7 @@ async def test_the_asyncio_clients_do_the_same(address: str) -> None:
     for module, requests in ((http_aio, over_http), (grpc_aio, over_grpc)):
         async with module.InferenceServerClient(address) as client:
             result = await client.infer(
-                MLP, [mlp_input(requests, rows(2))], request_id="a", parameters=OWN, **BESIDE
+                MLP, [mlp_input(requests, rows(2))], request_id="a", parameters=OWN, **beside()
             )
             check_equal(result.as_numpy("y"), mlp(rows(2)))
             output = requests.InferRequestedOutput("y", class_count=1)
