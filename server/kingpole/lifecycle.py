@@ -12,9 +12,10 @@ import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kingpole.configuration import ConfigurationError, ModelConfiguration, as_plain
+from kingpole.core_calls import Core
 from kingpole.merge import merge
 from kingpole.repository import Artifact, Broken, Files, RepositoryError, Upload, check_name, scan
 from kingpole.repository.triton import read_override
@@ -27,46 +28,6 @@ _MAX_ANSWERING = 64
 _NOT_ALLOWED = "explicit model load / unload is not allowed if polling is enabled"
 
 Override = tuple[ModelConfiguration, list[str]]
-
-
-class Core(Protocol):
-    """What the lifecycle needs of `kingpole._core.Server`."""
-
-    def open(self, request: bytes) -> bytes:
-        """Load without serving."""
-        ...
-
-    def serve(self, handle: int, specification: bytes) -> bytes:
-        """Warm up and serve."""
-        ...
-
-    def withdraw(self, handle: int) -> None:
-        """Serve no more; what was admitted goes on."""
-        ...
-
-    def close(self, handle: int) -> None:
-        """Withdraw and unload."""
-        ...
-
-    def set_index(self, rows: bytes) -> None:
-        """Tell what is not served."""
-        ...
-
-    def set_expected(self, ready: bool) -> None:
-        """Tell whether all is served that should be."""
-        ...
-
-    def next_control(self, timeout_ms: int) -> bytes | None:
-        """Wait for a request to load or unload, or for word of a model that was lost with its worker."""
-        ...
-
-    def take_files(self, token: int) -> Files:
-        """The files that came with such a request; they are given once."""
-        ...
-
-    def complete_control(self, token: int, code: str | None, message: str) -> None:
-        """Answer such a request."""
-        ...
 
 
 @dataclass

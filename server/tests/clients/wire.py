@@ -192,12 +192,19 @@ def _vector(builder: Any, values: list[int], width: int, prepend: Any) -> int:
 
 
 def frame_request(
-    x: Any, *, model: str = "mlp", name: str = "x", version: str | None = None, exchange: int = 7
+    x: Any,
+    *,
+    model: str = "mlp",
+    name: str = "x",
+    version: str | None = None,
+    outputs: tuple[str, ...] = (),
+    exchange: int = 7,
 ) -> bytes:
     """A Kingpole frame, as our own client writes it."""
     from kingpole_client._messages import InferRequest
 
-    buffers = InferRequest(model, {name: np.ascontiguousarray(x)}, version=version).buffers(exchange)
+    request = InferRequest(model, {name: np.ascontiguousarray(x)}, outputs=outputs or None, version=version)
+    buffers = request.buffers(exchange)
     return b"".join(bytes(buffer) for buffer in buffers)
 
 

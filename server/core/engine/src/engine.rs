@@ -362,6 +362,8 @@ impl Engine {
             enqueued_us,
             deadline_us: timeout_us.map(|timeout_us| enqueued_us.saturating_add(timeout_us)),
             attempts: 0,
+            given: 0,
+            given_us: enqueued_us,
             alone: false,
             sequence: request.sequence.filter(|_| model.spec.sequence.is_some()),
             in_batch: false,

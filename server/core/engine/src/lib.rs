@@ -28,7 +28,7 @@ pub use batch::{LaneBatch, LaneInput};
 pub use clock::Clock;
 pub use decide::{BatchingPolicy, Decision, Reason, Waiting, decide};
 pub use engine::{ControlRequest, Engine, EngineConfiguration, PendingControl, Shared};
-pub use metrics::{BatchStatistics, CountAndTime, ModelStatistics};
+pub use metrics::{BatchStatistics, CountAndTime, ModelStatistics, ResponseStatistics};
 pub use pending::Responder;
 pub use pool::{Lane, LaneFailure, LaneFuture, LaneOutcome, Pool};
 pub use profile::Profile;

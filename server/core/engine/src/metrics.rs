@@ -102,13 +102,41 @@ pub struct ModelStatistics {
     pub compute_output: CountAndTime,
     /// By batch size.
     pub batches: Vec<BatchStatistics>,
+    /// Of a decoupled model: by the place of a response among those of its request, from 0.
+    pub responses: Vec<ResponseStatistics>,
 }
+
+/// One place of a response among those of its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResponseStatistics {
+    /// Responses that were given, and the time since the one before or since the execution began.
+    pub success: CountAndTime,
+    /// Requests that failed where this response would have come.
+    pub fail: CountAndTime,
+    /// Requests that ended where this response would have come.
+    pub empty: CountAndTime,
+    /// Requests that nobody waited for any more where this response would have come.
+    pub cancel: CountAndTime,
+}
+
+/// What came at one place of a request's responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResponseEvent {
+    Given,
+    Failed,
+    Ended,
+    Cancelled,
+}
+
+/// Places that are told apart; what comes later is counted at the last.
+const MAX_PLACES: usize = 256;
 
 /// Counters of one model version.
 #[derive(Debug)]
 pub(crate) struct ModelMetrics {
     shards: Box<[Shard]>,
     by_size: Mutex<BTreeMap<u32, CountAndTime>>,
+    by_place: Mutex<Vec<ResponseStatistics>>,
     last_inference_ms: AtomicU64,
 }
 
@@ -117,6 +145,7 @@ impl ModelMetrics {
         Self {
             shards: (0..reactors.max(1)).map(|_| Shard::default()).collect(),
             by_size: Mutex::default(),
+            by_place: Mutex::default(),
             last_inference_ms: AtomicU64::new(0),
         }
     }
@@ -170,6 +199,24 @@ impl ModelMetrics {
         shard.queue.record(queue_us);
     }
 
+    /// Count what came at a place of a decoupled model's responses, after so long.
+    pub fn record_response(&self, place: u32, event: ResponseEvent, after_us: u64) {
+        let Ok(mut by_place) = self.by_place.lock() else { return };
+        let place = usize::try_from(place).unwrap_or(MAX_PLACES).min(MAX_PLACES - 1);
+        if by_place.len() <= place {
+            by_place.resize_with(place + 1, ResponseStatistics::default);
+        }
+        let counted = &mut by_place[place];
+        let counted = match event {
+            ResponseEvent::Given => &mut counted.success,
+            ResponseEvent::Failed => &mut counted.fail,
+            ResponseEvent::Ended => &mut counted.empty,
+            ResponseEvent::Cancelled => &mut counted.cancel,
+        };
+        counted.count += 1;
+        counted.ns += after_us * 1000;
+    }
+
     pub fn record_failure(&self, reactor: usize, code: Code, total_us: u64) {
         let shard = self.shard(reactor);
         shard.failed[usize::from(code.number())].fetch_add(1, Relaxed);
@@ -219,6 +266,7 @@ impl ModelMetrics {
                     compute_output: within(compute_infer.count),
                 })
                 .collect(),
+            responses: self.by_place.lock().map(|places| places.clone()).unwrap_or_default(),
         }
     }
 }

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use kingpole_engine::{ControlRequest, CountAndTime, Engine, ModelStatistics, TensorSpec};
+use kingpole_engine::{
+    ControlRequest, CountAndTime, Engine, ModelStatistics, ResponseStatistics, TensorSpec,
+};
 use kingpole_values::{Code, Error, Parameter, Parameters, Result};
 use kingpole_wire::grpc::proto;
 use prost::Message;
@@ -130,6 +132,15 @@ fn statistics_message(model: ModelStatistics) -> proto::ModelStatistics {
         compute_infer: duration(batch.compute_infer),
         compute_output: duration(batch.compute_output),
     };
+    // Laying a response out is part of running the model, so that its time is 0.
+    let response = |response: &ResponseStatistics| proto::InferResponseStatistics {
+        compute_infer: duration(response.success),
+        compute_output: duration(CountAndTime { count: response.success.count, ns: 0 }),
+        success: duration(response.success),
+        fail: duration(response.fail),
+        empty_response: duration(response.empty),
+        cancel: duration(response.cancel),
+    };
     proto::ModelStatistics {
         last_inference: model.last_inference_ms,
         inference_count: model.inference_count,
@@ -145,6 +156,10 @@ fn statistics_message(model: ModelStatistics) -> proto::ModelStatistics {
             cache_miss: duration(CountAndTime::default()),
         }),
         batch_stats: model.batches.iter().map(batch).collect(),
+        response_stats: (0..)
+            .map(|place: u32| place.to_string())
+            .zip(model.responses.iter().map(response))
+            .collect(),
         name: model.name,
         version: model.version,
         ..Default::default()

@@ -116,6 +116,13 @@ fn raw_input(specification: &ModelSpec, data: Bytes) -> Result<Tensor> {
             specification.inputs.len()
         )));
     };
+    if data.is_empty() && input.datatype != Datatype::Bytes {
+        // Nothing sent is far likelier a fault than a tensor without elements.
+        return Err(Error::invalid(format!(
+            "the raw binary request for input '{}' has no bytes",
+            input.name
+        )));
+    }
     let mut shape = input.shape.clone();
     if specification.max_batch_size > 0 {
         shape.dimensions_mut().iter_mut().take(1).for_each(|rows| *rows = 1);

@@ -226,3 +226,11 @@ fn a_path_that_is_none_is_not_found() {
         assert_eq!(server.get(path).status, 404, "{path}");
     }
 }
+
+#[test]
+fn a_raw_request_without_bytes_is_no_empty_tensor() {
+    let server = Server::start();
+    let response = server.ask("POST", REST_INFER, &[("inference-header-content-length", "0")], b"");
+    assert_eq!(response.status, 400, "{response:?}");
+    assert!(response.text().contains("no bytes"), "{}", response.text());
+}
