@@ -16,7 +16,7 @@ use crate::status::Dialect;
 
 pub(super) async fn index(request: HttpRequest, shared: &Shared) -> HttpResponse {
     let object = match object::read(request, shared).await {
-        Ok(object) => object,
+        Ok(read) => read.fields,
         Err(refusal) => return *refusal,
     };
     let ready_only = match object.get("ready") {
@@ -56,8 +56,9 @@ pub(crate) fn unnamed(repository: &str) -> Error {
 }
 
 pub(super) async fn change(request: HttpRequest, model: &str, load: bool, shared: &Shared) -> HttpResponse {
-    let mut object = match object::read(request, shared).await {
-        Ok(object) => object,
+    // The body lives until the change is made: the files that came in it are paid for by it.
+    let object::Read { fields: mut object, body: _held } = match object::read(request, shared).await {
+        Ok(read) => read,
         Err(refusal) => return *refusal,
     };
     let (parameters, files) = match read_parameters(object.remove("parameters")) {

@@ -23,7 +23,7 @@ pub(super) async fn logging(request: HttpRequest, shared: &Shared) -> HttpRespon
         Method::GET | Method::HEAD => told(&shared.engine),
         Method::POST => {
             let object = match object::read(request, shared).await {
-                Ok(object) => object,
+                Ok(read) => read.fields,
                 Err(refusal) => return *refusal,
             };
             match log_changes(object).and_then(|changes| shared.engine.change_log(&changes)) {
@@ -73,7 +73,7 @@ pub(super) async fn trace(request: HttpRequest, model: Option<&str>, shared: &Sh
         Method::GET | Method::HEAD => tell_trace(),
         Method::POST => {
             let object = match object::read(request, shared).await {
-                Ok(object) => object,
+                Ok(read) => read.fields,
                 Err(refusal) => return *refusal,
             };
             let checked = trace_changes(object)
