@@ -176,15 +176,19 @@ class Lifecycle:
             raise ControlError(
                 "FAILED_PRECONDITION", f"failed to load '{name}': {reason_of(error)}"
             ) from error
+        found: list[Artifact | Broken] | None = None
         try:
             found = (await self._scan(name, override, (upload.root,) if upload else self._paths)).get(name)
-        except BaseException:
-            if upload is not None:
+        except (OSError, RepositoryError) as error:
+            # Where the repository lies is the operator's business.
+            why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+            raise ControlError(
+                "FAILED_PRECONDITION", f"failed to load '{name}': the repository cannot be read: {why}"
+            ) from error
+        finally:
+            if upload is not None and not found:
                 await asyncio.to_thread(upload.remove)
-            raise
         if not found:
-            if upload is not None:
-                await asyncio.to_thread(upload.remove)
             raise ControlError("NOT_FOUND", f"failed to load '{name}': the repository has no such model")
         reason = await self._change(name, found, upload)
         if reason is not None:
@@ -214,7 +218,10 @@ class Lifecycle:
                 )
             if not isinstance(value, bool):
                 raise ControlError("INVALID_ARGUMENT", f"parameter '{key}' must be true or false")
-        lock = self._changing.setdefault(name, asyncio.Lock())
+        if name not in self._changing:
+            # Never heard of: whoever makes names up leaves nothing behind.
+            return
+        lock = self._changing[name]
         # Given back by the task that does the rest, so that no other change comes between.
         await lock.acquire()
         try:

@@ -194,6 +194,17 @@ async def test_a_bad_unload_is_refused_and_unloads_nothing(
     assert core.names() == ["m/1"]
 
 
+async def test_a_repository_that_is_gone_is_told_as_such(core: MemoryCore, tmp_path: Path) -> None:
+    onnx_models.doubling(tmp_path / "r" / "m.onnx")
+    made = lifecycle(core, tmp_path / "r", mode="explicit", load_models=["m"])
+    await made.start()
+    (tmp_path / "r").rename(tmp_path / "elsewhere")
+    with pytest.raises(ControlError, match="No such file") as caught:
+        await made.load("m")
+    assert caught.value.code == "FAILED_PRECONDITION"
+    assert core.names() == ["m/1"]
+
+
 @pytest.fixture
 def uploads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where uploaded files are kept."""

@@ -194,7 +194,8 @@ async def test_the_rest_client_passes_everything_beside_the_tensors(address: str
         assert response.outputs[0].data == [each for row in classes(rows(2), 2) for each in row]
         assert given["content-type"] == "application/json"
         path = f"{base}/v2/models/{MLP}/infer"
-        raw = await opened.infer(path, class_request({}).to_rest()[0], is_graph_endpoint=True)
+        tensor = {"name": "x", "shape": [2, 4], "datatype": "FP32", "data": rows(2).tolist()}
+        raw = await opened.infer(path, {"inputs": [tensor]}, is_graph_endpoint=True)
         assert raw["model_name"] == MLP
         assert await opened.is_server_ready(base, headers=headers, timeout=30)
         assert await opened.is_model_ready(base, MLP, headers=headers, timeout=30)
