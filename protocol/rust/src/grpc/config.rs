@@ -8,13 +8,19 @@ use prost_reflect::{DescriptorPool, DeserializeOptions, DynamicMessage};
 use super::FILE_DESCRIPTOR_SET;
 use super::proto::ModelConfig;
 
+const MAX_FAULT_CHARS: usize = 512;
+
 /// The protobuf form of a model configuration in protobuf's JSON. Fields that this form does not have
 /// are left out.
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` if it is not a JSON object, or a field has the wrong type.
 pub fn model_config_from_json(json: &str) -> Result<ModelConfig> {
-    let fault = |what: String| Error::invalid(format!("the model configuration is malformed: {what}"));
+    let fault = |what: String| {
+        // It may repeat what it was given.
+        let what: String = what.chars().take(MAX_FAULT_CHARS).collect();
+        Error::invalid(format!("the model configuration is malformed: {what}"))
+    };
     let descriptor = pool()
         .and_then(|pool| pool.get_message_by_name("inference.ModelConfig"))
         .ok_or_else(|| Error::internal("the schema of a model configuration is missing"))?;
