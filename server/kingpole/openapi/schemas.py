@@ -260,7 +260,7 @@ class TraceSettings(Struct):
 class TraceChanges(Struct):
     """What is to be traced: only what traces nothing can be said."""
 
-    trace_level: list[str] | UnsetType = UNSET
+    trace_level: list[Literal["OFF"]] | UnsetType = UNSET
 
 
 class Empty(Struct):

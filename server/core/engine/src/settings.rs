@@ -147,6 +147,9 @@ const TRACE: [(&str, &str); 6] = [
     ("trace_mode", "triton"),
 ];
 
+/// The levels that the extension knows.
+const LEVELS: [&str; 3] = ["OFF", "TIMESTAMPS", "TENSORS"];
+
 /// The trace settings and their values, in the extension's order.
 pub fn trace_settings() -> impl ExactSizeIterator<Item = (&'static str, &'static str)> {
     TRACE.into_iter()
@@ -164,6 +167,10 @@ pub fn check_trace<'a>(changes: impl IntoIterator<Item = (&'a str, &'a [String])
         };
         if name == "trace_file" && values.iter().any(|value| !value.is_empty()) {
             return Err(no_file(name));
+        }
+        if name == "trace_level" && !values.iter().all(|value| LEVELS.contains(&&**value)) {
+            let levels = LEVELS.join(", ");
+            return Err(Error::invalid(format!("trace setting 'trace_level' must be of: {levels}")));
         }
         if values.iter().any(|value| value != now) {
             let message = format!("this server traces nothing: '{name}' can only be '{now}'");
@@ -232,6 +239,7 @@ mod tests {
             ("trace_level", values("OFF"), None),
             ("trace_rate", vec![], None),
             ("trace_level", values("TIMESTAMPS"), Some(Code::Unimplemented)),
+            ("trace_level", values("LOUD"), Some(Code::InvalidArgument)),
             ("trace_rate", values("1"), Some(Code::Unimplemented)),
             ("trace_file", values("/tmp/x"), Some(Code::Unimplemented)),
             ("trace_colour", values("red"), Some(Code::InvalidArgument)),

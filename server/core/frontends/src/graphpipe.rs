@@ -65,6 +65,12 @@ fn nothing_at(path: &str) -> HttpResponse {
 /// What can be asked at `/control/`; what it can be told elsewhere, to end, is refused.
 fn answer_control(method: &Method, control: &str, shared: &Shared) -> HttpResponse {
     let engine = &shared.engine;
+    let is_question = matches!(control, "is_ready" | "is_alive" | "client_count");
+    if is_question && method != Method::GET && method != Method::HEAD {
+        return Dialect::Text
+            .write(StatusCode::METHOD_NOT_ALLOWED, "use GET to ask")
+            .with(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     let (well, otherwise) = match control {
         "is_ready" => (engine.is_ready(), "not ready"),
         "is_alive" => (engine.is_live(), "not alive"),
@@ -77,11 +83,6 @@ fn answer_control(method: &Method, control: &str, shared: &Shared) -> HttpRespon
         }
         _ => return nothing_at(&format!("/control/{control}")),
     };
-    if method != Method::GET && method != Method::HEAD {
-        return Dialect::Text
-            .write(StatusCode::METHOD_NOT_ALLOWED, "use GET to ask")
-            .with(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
     if well { plain(StatusCode::OK, "ok") } else { plain(StatusCode::SERVICE_UNAVAILABLE, otherwise) }
 }
 
