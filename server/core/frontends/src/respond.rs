@@ -85,7 +85,7 @@ impl Responses {
 /// Infer, whether it is answered by one response or by many.
 pub(crate) fn stream(engine: &Engine, request: InferRequest, received: Instant) -> Responses {
     let ((sender, responses), (want, wanted)) = (outlet(), want());
-    engine.infer(request, received, Box::new(Speaker { responses: sender, wanted }));
+    classification::infer(engine, request, received, Box::new(Speaker { responses: sender, wanted }));
     Responses { responses, _want: want }
 }
 
