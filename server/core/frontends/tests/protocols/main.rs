@@ -7,6 +7,7 @@ mod http1;
 mod memory;
 mod migration;
 mod migration_grpc;
+mod routes;
 mod server;
 mod streams;
 mod transports;
