@@ -261,6 +261,12 @@ fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
+/// The paths of the main port over HTTP, each with its methods.
+#[pyfunction]
+fn http_routes() -> Vec<(&'static str, Vec<&'static str>)> {
+    kingpole_frontends::HTTP_ROUTES.iter().map(|(path, methods)| (*path, methods.to_vec())).collect()
+}
+
 /// Read a model's signature with the ONNX Runtime at this path, as JSON.
 #[pyfunction]
 fn infer_onnx_signature<'py>(py: Python<'py>, library: &str, path: &str) -> PyResult<Bound<'py, PyBytes>> {
@@ -274,6 +280,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Server>()?;
     module.add("CoreError", module.py().get_type::<CoreError>())?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
+    module.add_function(wrap_pyfunction!(http_routes, module)?)?;
     module.add_function(wrap_pyfunction!(infer_onnx_signature, module)?)?;
     Ok(())
 }

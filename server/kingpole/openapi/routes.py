@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Port = Literal["main", "management"]
-Method = Literal["get", "post", "put"]
+Method = Literal["get", "post", "put", "delete"]
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
@@ -15,11 +15,22 @@ TEXT = "text/plain"
 FRAME = "application/x-kingpole"
 FRAMES = "application/x-kingpole-stream"
 EVENTS = "text/event-stream"
+SAGEMAKER_BINARY = "application/vnd.sagemaker-triton.binary+json"
 BYTES = object()
 """Stands for a body that is no JSON."""
 
 Bodies = Mapping[str, Any]
 """The type of a body by its media type."""
+
+
+class AnyOf(tuple[type, ...]):
+    """Stands for a body that is of one of these types."""
+
+    __slots__ = ()
+
+    def __new__(cls, *types: type) -> AnyOf:
+        """Take the types one by one."""
+        return super().__new__(cls, types)
 
 
 @dataclass(frozen=True)
@@ -69,6 +80,11 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
         "Time in the queue and in execution, and the batch; when asked for.",
     ),
     "Retry-After": ({"type": "string"}, "Seconds after which to try again."),
+    "X-Amzn-SageMaker-Target-Model": (
+        {"type": "string"},
+        "The model's name, before the one in the path; `.tar.gz` behind it is dropped.",
+    ),
+    "x-amzn-errortype": ({"type": "string"}, "What AWS's clients call the error."),
     "Accept-Encoding": ({"type": "string"}, "The content codings that are understood."),
 }
 
@@ -90,5 +106,5 @@ def errors(kind: Bodies, *statuses: int) -> dict[int, Answer]:
         503: Answer("Not ready, draining, or the model's worker went away.", kind, retry),
         504: Answer("The timeout passed, or could not have been met.", kind),
     }
-    prefix = {JSON: "Error", TEXT: "Text", FRAME: "Frame"}[next(iter(kind))]
+    prefix = {(JSON,): "Error", (TEXT,): "Text", (FRAME,): "Frame", (JSON, TEXT): "Either"}[tuple(kind)]
     return {status: replace(known[status], name=f"{prefix}{status}") for status in statuses}

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kingpole.openapi import schemas
+from kingpole.openapi import migration_schemas, schemas
+from kingpole.openapi.migration import TAGS as MIGRATION_TAGS
+from kingpole.openapi.migration import migration
 from kingpole.openapi.routes import (
     BYTES,
     EVENTS,
@@ -19,6 +21,7 @@ from kingpole.openapi.routes import (
     OCTETS,
     TEXT,
     Answer,
+    AnyOf,
     Bodies,
     Route,
     errors,
@@ -31,12 +34,13 @@ TAGS = {
     "Settings": "What is logged and traced: Triton's extensions.",
     "Frame": "Kingpole's own format, one frame per body: what `kingpole_client` sends.",
     "GraphPipe": "What GraphPipe's clients send, unchanged.",
+    **MIGRATION_TAGS,
     "Management": "For operators, on a port of its own.",
 }
 
 _ERROR: Bodies = {JSON: schemas.Error}
 _INFER_ERRORS = (400, 404, 413, 415, 429, 499, 500, 501, 503, 504)
-_BODY_ERRORS = (400, 413, 415, 499, 504)
+_BODY_ERRORS = (400, 413, 415, 429, 499, 504)
 _INFER_HEADERS = ("Inference-Header-Content-Length", "kingpole-timeout-us", "kingpole-timing")
 _INFER_ANSWER = Answer(
     "The outputs; with `application/octet-stream`, JSON of the length in the header and then their bytes.",
@@ -197,7 +201,7 @@ def _repository() -> tuple[Route, ...]:
         "request": {JSON: schemas.RepositoryParameters},
         "is_request_required": False,
     }
-    return (
+    index, load, unload = (
         Route(
             path="/v2/repository/index",
             methods=("post",),
@@ -226,6 +230,18 @@ def _repository() -> tuple[Route, ...]:
             answers={200: _ok("It is going.", schemas.Empty), **errors(_ERROR, *_BODY_ERRORS, 500, 503)},
         ),
     )
+    return index, load, unload, *_of_named_repository(index, load, unload)
+
+
+def _of_named_repository(index: Route, load: Route, unload: Route) -> tuple[Route, ...]:
+    """The same where a repository is named: its name says nothing here, and changes are refused."""
+
+    def named(route: Route, **changed: Any) -> Route:
+        path = route.path.replace("/v2/repository/", "/v2/repository/{repository}/")
+        return replace(route, path=path, operation=f"{route.operation}Named", **changed)
+
+    refused = errors(_ERROR, *_BODY_ERRORS, 501)
+    return named(index), named(load, answers=refused), named(unload, answers=refused)
 
 
 def _settings() -> tuple[Route, ...]:
@@ -304,8 +320,11 @@ def _graphpipe() -> tuple[Route, ...]:
         "/models/{model}": "Models",
         "/models/{model}/versions/{version}": "Version",
     }
+    # KServe V1 asks there whether the server is alive, which it is without a default model, too.
+    root = AnyOf(migration_schemas.RootMetadata, migration_schemas.RootStatus)
     rows = []
     for path, suffix in paths.items():
+        described = {200: _ok("The model.", schemas.GraphpipeMetadata), **errors(kind, 404, 503)}
         rows.append(
             Route(
                 path=path,
@@ -313,7 +332,7 @@ def _graphpipe() -> tuple[Route, ...]:
                 operation=f"graphpipeMetadata{suffix}",
                 tag="GraphPipe",
                 summary="What a model takes and gives",
-                answers={200: _ok("The model.", schemas.GraphpipeMetadata), **errors(kind, 404, 503)},
+                answers={200: _ok("Alive, with the model or without.", root)} if path == "/" else described,
             )
         )
         rows.append(
@@ -442,5 +461,6 @@ ROUTES: tuple[Route, ...] = (
     *_settings(),
     _frame(),
     *_graphpipe(),
+    *migration(),
     *_management(),
 )

@@ -52,9 +52,16 @@ pub(crate) async fn route(request: HttpRequest, path: &str, shared: &Shared) -> 
         },
         // The reference server takes every other method for POST.
         Method::POST | Method::PUT => infer(request, &named, stray, shared).await,
-        _ => Dialect::Text
-            .write(StatusCode::METHOD_NOT_ALLOWED, "use POST to infer, GET for metadata")
-            .with(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT")),
+        _ => {
+            // DELETE is not GraphPipe's: SageMaker's clients unload a model with it.
+            let allowed = match segments.as_slice() {
+                ["models", _] => "GET, HEAD, POST, PUT, DELETE",
+                _ => "GET, HEAD, POST, PUT",
+            };
+            Dialect::Text
+                .write(StatusCode::METHOD_NOT_ALLOWED, "use POST to infer, GET for metadata")
+                .with(header::ALLOW, HeaderValue::from_static(allowed))
+        }
     }
 }
 

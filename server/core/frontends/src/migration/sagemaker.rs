@@ -33,7 +33,7 @@ fn list(shared: &Shared) -> HttpResponse {
 async fn load(request: HttpRequest, shared: &Shared) -> HttpResponse {
     let whole = match read_whole(request, shared).await {
         Ok(whole) => whole,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return refusal.answer,
     };
     let refuse = |error: Error| Dialect::Json.error(&refused(error, shared));
     let object: Map<String, Value> = match serde_json::from_slice(&whole.body) {

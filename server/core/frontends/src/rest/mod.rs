@@ -14,7 +14,7 @@ use kingpole_values::Code;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, decode_percent};
 use crate::status::Dialect;
-use crate::{frame, graphpipe, migration};
+use crate::{frame, graphpipe, migration, routes};
 
 /// Answer a request, whichever HTTP version carried it.
 pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse {
@@ -23,19 +23,25 @@ pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse
         return frame::over_http(request, shared).await;
     }
     let path = request.uri.path().to_owned();
-    if path == frame::INFER_PATH {
-        return frame::refuse_other(&request);
-    }
-    if path == "/v2" {
-        return open_inference(request, "", shared).await;
-    }
-    if let Some(rest) = path.strip_prefix("/v2/") {
-        return open_inference(request, rest, shared).await;
-    }
-    if migration::owns(&request.method, &path) {
-        return migration::route(request, &path, shared).await;
-    }
-    graphpipe::route(request, &path, shared).await
+    let method = request.method.clone();
+    let response = if path == frame::INFER_PATH {
+        frame::refuse_other(&request)
+    } else if path == "/v2" {
+        open_inference(request, "", shared).await
+    } else if let Some(rest) = path.strip_prefix("/v2/") {
+        open_inference(request, rest, shared).await
+    } else if migration::owns(&method, &path) {
+        migration::route(request, &path, shared).await
+    } else {
+        let response = graphpipe::route(request, &path, shared).await;
+        if !path.starts_with("/control/") {
+            // Any path that is nobody else's may name a model here.
+            return response;
+        }
+        response
+    };
+    routes::check(&method, &path, response.status);
+    response
 }
 
 /// A model and maybe a version, as a path names them.

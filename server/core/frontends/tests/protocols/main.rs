@@ -8,6 +8,7 @@ mod http1;
 mod memory;
 mod migration;
 mod migration_grpc;
+mod routes;
 mod server;
 mod streams;
 mod transports;
