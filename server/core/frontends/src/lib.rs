@@ -25,6 +25,7 @@ mod outlet;
 mod respond;
 mod rest;
 mod socket;
+mod staged;
 mod status;
 mod streamed;
 mod tls;
