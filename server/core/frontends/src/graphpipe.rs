@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use kingpole_engine::{Engine, ModelSpec, TensorSpec};
-use kingpole_values::{Datatype, Error, InferRequest, Result};
+use kingpole_values::{Code, Datatype, Error, InferRequest, Result};
 use kingpole_wire::graphpipe::{
     GraphpipeMetadata, GraphpipeRequest, GraphpipeSpec, decode_request, encode_infer_response,
     encode_metadata_response, type_number,
@@ -14,11 +14,12 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
+use crate::coding::Wanted;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON, OCTETS, TEXT, decode_percent};
 use crate::rest::Named;
 use crate::status::Dialect;
-use crate::{body, respond};
+use crate::{body, pack, respond};
 
 /// Answer a request for a path that belongs to no other protocol.
 pub(crate) async fn route(request: HttpRequest, path: &str, shared: &Shared) -> HttpResponse {
@@ -73,6 +74,11 @@ fn answer_control(control: &str, method: &Method, engine: &Engine) -> HttpRespon
 
 async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> HttpResponse {
     let HttpRequest { headers, body, received, .. } = request;
+    let wanted = Wanted::of(&headers);
+    if let Some(refusal) = Dialect::Text.unless_possible(wanted) {
+        shared.engine.count_refused(Code::InvalidArgument);
+        return refusal;
+    }
     let body = match body::read(body, &headers, shared).await {
         Ok(body) => body,
         Err(error) => {
@@ -81,7 +87,7 @@ async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> Http
             return refusal;
         }
     };
-    answer(body, &headers, received, named, shared).await
+    pack::response(answer(body, &headers, received, named, shared).await, wanted, Dialect::Text, shared).await
 }
 
 /// Answer a request whose body has been read.

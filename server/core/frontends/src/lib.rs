@@ -9,6 +9,7 @@
 
 mod body;
 mod budget;
+mod coding;
 mod configuration;
 mod connection;
 mod forward;
@@ -22,6 +23,7 @@ mod listen;
 mod message;
 mod migration;
 mod outlet;
+mod pack;
 mod respond;
 mod rest;
 mod socket;

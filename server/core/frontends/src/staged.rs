@@ -147,10 +147,11 @@ impl AsyncRead for Staged {
             return Poll::Ready(Ok(()));
         }
         let room = buffer.remaining();
-        if this.reads_large && room < SMALL_READ_BYTES {
-            if let Some(read) = this.poll_read_ahead(cx, buffer) {
-                return read;
-            }
+        if this.reads_large
+            && room < SMALL_READ_BYTES
+            && let Some(read) = this.poll_read_ahead(cx, buffer)
+        {
+            return read;
         }
         ready!(Pin::new(&mut this.socket).poll_read(cx, buffer))?;
         this.reads_large = buffer.remaining() == 0 && room >= FULL_READ_BYTES;
@@ -224,13 +225,13 @@ mod tests {
         let (ours, theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let socket = Socket::open(AcceptedStream::Unix(ours), Duration::from_secs(60)).unwrap();
+        let socket = Socket::open(AcceptedStream::Unix(ours), Duration::from_mins(1)).unwrap();
         let blocks = Rc::new(Blocks::default());
         (Staged::new(socket, Rc::clone(&blocks)), theirs, blocks)
     }
 
     fn pattern(length: usize) -> Vec<u8> {
-        (0..length).map(|position| (position % 251) as u8).collect()
+        (0..=250).cycle().take(length).collect()
     }
 
     /// What has arrived so far.
