@@ -32,6 +32,7 @@ _DESCRIPTION = (
 _PATH_PARAMETERS = {
     "model": "The model's name.",
     "version": "One of the model's versions.",
+    "repository": "The name of a repository, which says nothing here.",
     "label": "One of the model's versions, too: labels are looked for among them.",
 }
 _SCHEMAS = "#/components/schemas/{name}"

@@ -86,6 +86,11 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "x-amzn-errortype": ({"type": "string"}, "What AWS's clients call the error."),
     "Accept-Encoding": ({"type": "string"}, "The content codings that are understood."),
+    "Content-Encoding": (
+        {"enum": ["gzip", "deflate", "zstd"]},
+        "How the body is compressed, as Accept-Encoding asked.",
+    ),
+    "Vary": ({"const": "accept-encoding"}, "The answer is long enough to be compressed when that is asked for."),
 }
 
 
@@ -97,8 +102,9 @@ def errors(kind: Bodies, *statuses: int) -> dict[int, Answer]:
         403: Answer("Sent by a browser's page, or for another host.", kind),
         404: Answer("There is no such model or version.", kind),
         409: Answer("Loading failed, for the reason given.", kind),
+        406: Answer("Accept-Encoding allows neither gzip, deflate or zstd nor a plain answer.", kind),
         413: Answer("The body is larger than the server takes.", kind),
-        415: Answer("The content coding is not gzip, deflate or none.", kind, ("Accept-Encoding",)),
+        415: Answer("The content coding is not gzip, deflate, zstd or none.", kind, ("Accept-Encoding",)),
         429: Answer("Refused before it was queued: safe to send again.", kind, retry),
         499: Answer("The client left before its request was complete.", kind),
         500: Answer("The model failed.", kind),

@@ -41,11 +41,13 @@ TAGS = {
 _ERROR: Bodies = {JSON: schemas.Error}
 _INFER_ERRORS = (400, 404, 413, 415, 429, 499, 500, 501, 503, 504)
 _BODY_ERRORS = (400, 413, 415, 429, 499, 504)
+_CODED_INFER_ERRORS = (400, 404, 406, *_INFER_ERRORS[2:])
+_CODED = ("Content-Encoding", "Vary")
 _INFER_HEADERS = ("Inference-Header-Content-Length", "kingpole-timeout-us", "kingpole-timing")
 _INFER_ANSWER = Answer(
     "The outputs; with `application/octet-stream`, JSON of the length in the header and then their bytes.",
     {JSON: schemas.InferResponse, OCTETS: BYTES},
-    ("Inference-Header-Content-Length", "Server-Timing"),
+    ("Inference-Header-Content-Length", "Server-Timing", *_CODED),
 )
 
 
@@ -160,7 +162,7 @@ def _open_inference() -> tuple[Route, ...]:
                 " The content type is not looked at.",
                 request={JSON: schemas.InferRequest, OCTETS: BYTES},
                 headers=_INFER_HEADERS,
-                answers={200: _INFER_ANSWER, **errors(_ERROR, *_INFER_ERRORS)},
+                answers={200: _INFER_ANSWER, **errors(_ERROR, *_CODED_INFER_ERRORS)},
             )
         ),
         *_of_versions(
@@ -348,8 +350,9 @@ def _graphpipe() -> tuple[Route, ...]:
                     200: Answer(
                         "The outputs.",
                         {OCTETS: BYTES},
+                        _CODED,
                     ),
-                    **errors(kind, *_INFER_ERRORS),
+                    **errors(kind, *_CODED_INFER_ERRORS),
                 },
             )
         )

@@ -14,11 +14,12 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
+use crate::coding::Wanted;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON, OCTETS, TEXT, decode_percent};
 use crate::rest::Named;
 use crate::status::Dialect;
-use crate::{body, respond};
+use crate::{body, pack, respond};
 
 /// The parameter of a request that `GraphPipe`'s free text for the server becomes.
 const CONFIG: ByteString = ByteString::from_static("config");
@@ -104,6 +105,11 @@ async fn infer(
     shared: &Shared,
 ) -> HttpResponse {
     let HttpRequest { headers, body, received, .. } = request;
+    let wanted = Wanted::of(&headers);
+    if let Some(refusal) = Dialect::Text.unless_possible(wanted) {
+        shared.engine.count_refused(Code::InvalidArgument);
+        return refusal;
+    }
     let body = match body::read(body, &headers, shared).await {
         Ok(body) => body,
         Err(error) => {
@@ -112,7 +118,13 @@ async fn infer(
             return refusal;
         }
     };
-    answer(body, &headers, received, named, stray, shared).await
+    pack::response(
+        answer(body, &headers, received, named, stray, shared).await,
+        wanted,
+        Dialect::Text,
+        shared,
+    )
+    .await
 }
 
 /// Answer a request whose body has been read; one that is no request is answered by 404 at a path that is

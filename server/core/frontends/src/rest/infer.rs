@@ -4,20 +4,28 @@ use bytes::{Bytes, BytesMut};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use kingpole_engine::ModelSpec;
-use kingpole_values::{Datatype, Error, InferResponse, Result, Shape, Tensor, Timing, write_byte_string};
+use kingpole_values::{
+    Code, Datatype, Error, InferResponse, Result, Shape, Tensor, Timing, write_byte_string,
+};
 use kingpole_wire::rest::{HEADER_LENGTH, RestReply, decode_infer_request, encode_infer_response};
 
 use super::Named;
+use crate::coding::Wanted;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON, OCTETS};
 use crate::status::Dialect;
-use crate::{body, respond};
+use crate::{body, pack, respond};
 
 const HEADER_LENGTH_NAME: HeaderName = HeaderName::from_static(HEADER_LENGTH);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> HttpResponse {
     let HttpRequest { headers, body, received, .. } = request;
+    let wanted = Wanted::of(&headers);
+    if let Some(refusal) = Dialect::Json.unless_possible(wanted) {
+        shared.engine.count_refused(Code::InvalidArgument);
+        return refusal;
+    }
     let refuse = |error: &Error| {
         shared.engine.count_refused(error.code);
         Dialect::Json.error(error)
@@ -54,7 +62,9 @@ pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shar
         pattern.forward(&headers, &mut request.parameters);
     }
     match respond::infer(&shared.engine, request, received).await {
-        Ok(response) => write(&response, &reply, &headers, shared),
+        Ok(response) => {
+            pack::response(write(&response, &reply, &headers, shared), wanted, Dialect::Json, shared).await
+        }
         Err(error) => Dialect::Json.error(&error),
     }
 }

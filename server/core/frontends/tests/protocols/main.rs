@@ -1,5 +1,6 @@
 //! The frontends over real sockets, with a real engine behind them.
 
+mod compression;
 mod extensions;
 mod frames;
 mod graphpipe;
