@@ -81,7 +81,8 @@ pub const HTTP_ROUTES: &[(&str, &[&str])] = &[
 
 /// Fail, in a build with debug assertions, if a path was answered that is not listed.
 pub(crate) fn check(method: &Method, path: &str, status: StatusCode) {
-    let is_refused = matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED);
+    let is_refused =
+        matches!(status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED | StatusCode::FORBIDDEN);
     if is_refused || !cfg!(debug_assertions) {
         return;
     }
