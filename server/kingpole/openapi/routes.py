@@ -90,7 +90,10 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
         {"enum": ["gzip", "deflate", "zstd"]},
         "How the body is compressed, as Accept-Encoding asked.",
     ),
-    "Vary": ({"const": "accept-encoding"}, "The answer is long enough to be compressed when that is asked for."),
+    "Vary": (
+        {"const": "accept-encoding"},
+        "The answer is long enough to be compressed when that is asked for.",
+    ),
 }
 
 

@@ -37,13 +37,13 @@ pub(crate) struct Blocks {
 }
 
 impl Blocks {
-    fn lend(self: &Rc<Self>) -> Option<Block> {
+    fn lend(self: &Rc<Self>) -> Option<Box<Block>> {
         if self.lent.get() == BLOCKS {
             return None;
         }
         let bytes = self.free.borrow_mut().pop().unwrap_or_else(|| vec![0; BLOCK_BYTES].into());
         self.lent.set(self.lent.get() + 1);
-        Some(Block { bytes, from: 0, to: 0, owner: Rc::clone(self) })
+        Some(Box::new(Block { bytes, from: 0, to: 0, owner: Rc::clone(self) }))
     }
 }
 
@@ -79,8 +79,9 @@ impl Drop for Block {
 pub(crate) struct Staged {
     socket: Socket,
     blocks: Rc<Blocks>,
-    read: Option<Block>,
-    written: Option<Block>,
+    // Boxed, as most connections are idle.
+    read: Option<Box<Block>>,
+    written: Option<Box<Block>>,
     /// The last read was full.
     reads_large: bool,
     /// Written since the last flush, and probably not the end of what is being written.
