@@ -35,6 +35,10 @@ pub struct Configuration {
     /// How the repository is managed; only reported.
     pub control: String,
     pub mirror_contents: bool,
+    /// Let clients register named regions of shared memory.
+    pub client_shared_memory: bool,
+    /// What the names of those regions' files must begin with; empty: any name.
+    pub shared_memory_prefix: Vec<String>,
 }
 
 impl Default for Configuration {
@@ -58,6 +62,8 @@ impl Default for Configuration {
             execute_limit_seconds: 60,
             control: "none".to_owned(),
             mirror_contents: true,
+            client_shared_memory: false,
+            shared_memory_prefix: Vec::new(),
         }
     }
 }

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 
 use bytestring::ByteString;
 use kingpole_engine::{Clock, Engine, EngineConfiguration, PendingControl, ServerInfo, Shared};
-use kingpole_frontends::{FrontendConfiguration, Listeners, MemoryBudget, load_tls, reactor, run_reactor};
+use kingpole_frontends::{
+    FrontendConfiguration, Listeners, MemoryBudget, SystemRegions, load_tls, reactor, run_reactor,
+};
 use kingpole_values::{Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
@@ -50,12 +52,20 @@ const EXTENSIONS: [&str; 6] = [
     "statistics",
 ];
 
+fn extensions(client_shared_memory: bool) -> Vec<&'static str> {
+    let mut extensions = EXTENSIONS.to_vec();
+    if client_shared_memory {
+        extensions.push("system_shared_memory");
+    }
+    extensions
+}
+
 impl Server {
     pub fn new(configuration: Configuration) -> Result<Self> {
         let info = ServerInfo {
             name: "kingpole",
             version: env!("CARGO_PKG_VERSION"),
-            extensions: EXTENSIONS.to_vec(),
+            extensions: extensions(configuration.client_shared_memory),
         };
         let engine = EngineConfiguration {
             reactors: configuration.reactors.max(1),
@@ -97,6 +107,9 @@ impl Server {
                 _ => None,
             },
             mirror_contents: configuration.mirror_contents,
+            client_shared_memory: configuration
+                .client_shared_memory
+                .then(|| SystemRegions::new(configuration.shared_memory_prefix.clone())),
             ..FrontendConfiguration::default()
         };
         let listeners = Listeners::bind(&configuration.listen)?;

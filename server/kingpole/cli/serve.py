@@ -80,12 +80,14 @@ def core_configuration(settings: Resolved) -> dict[str, Any]:
     }
     for name in (
         "buffer_bytes",
+        "client_shared_memory",
         "default_model",
         "execute_limit_seconds",
         "inline_limit_us",
         "load_limit_seconds",
         "max_body_bytes",
         "queue_bytes",
+        "shared_memory_prefix",
         "tls_certificate",
         "tls_key",
     ):

@@ -71,6 +71,18 @@ SETTINGS = (
         least=1,
     ),
     Setting("queue_bytes", "requests waiting at once, in bytes", 256 << 20, int, least=1),
+    Setting(
+        "client_shared_memory",
+        "let clients register files of /dev/shm and infer on them (Open Inference's extension)",
+        False,
+        _boolean,
+    ),
+    Setting(
+        "shared_memory_prefix",
+        "what the names of those files must begin with, repeatable, default any",
+        [],
+        many=True,
+    ),
     Setting("tls_certificate", "PEM file"),
     Setting("tls_key", "PEM file"),
     Setting("onnxruntime_library", "libonnxruntime.so, default that of the Python package"),

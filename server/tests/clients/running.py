@@ -98,6 +98,7 @@ def serving(repository: Path, default_model: str) -> Iterator[Running]:
         *(sys.executable, "-m", "kingpole", "serve", str(repository), "--listen", "127.0.0.1:0"),
         *("--management", "off", "--default-model", default_model, "--reactors", "2"),
         *("--max-body-bytes", str(MAX_BODY_BYTES), "--drain-seconds", "5"),
+        "--client-shared-memory",
     ]
     # An operator's own settings are not the tests'.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KINGPOLE_")}

@@ -24,6 +24,7 @@ CLIENTS = {
     "graphpipe_client": "graphpipe",
     "tritonclient_http": "tritonclient",
     "tritonclient_grpc": "tritonclient",
+    "tritonclient_shared_memory": "tritonclient",
     "kserve_client": "kserve",
     "tensorflow_serving_client": "migration",
     "mlflow_client": "migration",

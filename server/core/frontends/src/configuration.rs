@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::MemoryBudget;
+use crate::{MemoryBudget, SystemRegions};
 
 /// Limits and choices of the frontends, the same for every connection.
 #[derive(Clone)]
@@ -28,6 +28,8 @@ pub struct FrontendConfiguration {
     pub tls: Option<Arc<ServerConfig>>,
     /// Answer gRPC requests that came as typed `contents` in the same way, not as raw bytes.
     pub mirror_contents: bool,
+    /// Named regions of shared memory that clients may register; `None`: they are not offered.
+    pub client_shared_memory: Option<Arc<SystemRegions>>,
 }
 
 impl Default for FrontendConfiguration {
@@ -42,6 +44,7 @@ impl Default for FrontendConfiguration {
             ping_interval: Duration::from_mins(1),
             tls: None,
             mirror_contents: true,
+            client_shared_memory: None,
         }
     }
 }

@@ -20,15 +20,18 @@ mod http2;
 mod listen;
 mod message;
 mod migration;
+mod regions;
 mod respond;
 mod rest;
 mod socket;
 mod status;
 mod tls;
+mod unix;
 mod unpack;
 
 pub use budget::MemoryBudget;
 pub use configuration::FrontendConfiguration;
 pub use connection::run_reactor;
 pub use listen::{Accepted, Listeners, ReactorHandle, reactor};
+pub use regions::SystemRegions;
 pub use tls::load as load_tls;

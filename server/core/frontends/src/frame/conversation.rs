@@ -12,7 +12,8 @@ use kingpole_wire::Scatter;
 use kingpole_wire::frame::{self, Frame, Message, Metadata, ModelName, ServerInfo, TensorSpec};
 use tokio::sync::mpsc;
 
-use super::{encode_error, refuse_shared};
+use super::arenas::{self, Arenas, Place};
+use super::{encode_error, no_shared_memory};
 use crate::budget::Account;
 use crate::connection::Shared;
 use crate::respond;
@@ -50,11 +51,17 @@ pub(crate) struct Conversation {
     shared: Rc<Shared>,
     answers: mpsc::UnboundedSender<Outgoing>,
     in_flight: HashMap<u64, Arc<AtomicBool>>,
+    /// Where the stream can carry shared memory.
+    arenas: Option<Arenas>,
 }
 
 impl Conversation {
-    pub(crate) fn new(shared: Rc<Shared>, answers: mpsc::UnboundedSender<Outgoing>) -> Self {
-        Self { shared, answers, in_flight: HashMap::new() }
+    pub(crate) fn new(
+        shared: Rc<Shared>,
+        answers: mpsc::UnboundedSender<Outgoing>,
+        arenas: Option<Arenas>,
+    ) -> Self {
+        Self { shared, answers, in_flight: HashMap::new(), arenas }
     }
 
     /// Inference requests whose answer was not yet given to `finish`.
@@ -67,7 +74,7 @@ impl Conversation {
     pub(crate) fn finish(&mut self, answer: Answer) -> Scatter {
         let cancelled = self.in_flight.remove(&answer.exchange);
         if cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
-            return frame::encode_credit(1);
+            return frame::encode_cancelled(answer.exchange);
         }
         answer.frame
     }
@@ -77,9 +84,14 @@ impl Conversation {
         let exchange = frame.exchange;
         let engine = &self.shared.engine;
         let answered = match frame.message {
-            Message::Request { request, shared } => {
+            Message::Request { mut request, shared, places } => {
                 let id = request.id.clone();
-                return match refuse_shared(&shared).and_then(|()| self.infer(request, timeout_us, exchange)) {
+                let filled = match &self.arenas {
+                    _ if shared.is_empty() && places.is_empty() => Ok(Vec::new()),
+                    Some(arenas) => arenas.fill(&mut request, &shared, &places),
+                    None => Err(no_shared_memory()),
+                };
+                return match filled.and_then(|places| self.infer(request, places, timeout_us, exchange)) {
                     Ok(()) => None,
                     Err(error) => {
                         self.shared.engine.count_refused(error.code);
@@ -105,6 +117,18 @@ impl Conversation {
             Message::MetadataRequest(asked) => {
                 self.metadata(&asked).map(|metadata| frame::encode_metadata(&metadata, exchange))
             }
+            Message::HandOver { arena, nbytes } => self
+                .arenas
+                .as_mut()
+                .ok_or_else(no_shared_memory)
+                .and_then(|arenas| arenas.take(arena, nbytes))
+                .map(|()| frame::encode_done(exchange)),
+            Message::Release { arena } => self
+                .arenas
+                .as_mut()
+                .ok_or_else(no_shared_memory)
+                .and_then(|arenas| arenas.release(arena))
+                .map(|()| frame::encode_done(exchange)),
             Message::Unknown(kind) => Err(Error::new(
                 Code::Unimplemented,
                 format!("messages of kind {kind} are not known to this server"),
@@ -112,13 +136,20 @@ impl Conversation {
             Message::Response { .. }
             | Message::Error(_)
             | Message::Ready(_)
+            | Message::Done
             | Message::ServerInfo(_)
             | Message::Metadata(_) => Err(Error::invalid("a client does not send answers")),
         };
         Some(answered.unwrap_or_else(|error| encode_error(&error, None, exchange)))
     }
 
-    fn infer(&mut self, mut request: InferRequest, timeout_us: Option<u64>, exchange: u64) -> Result<()> {
+    fn infer(
+        &mut self,
+        mut request: InferRequest,
+        places: Vec<Place>,
+        timeout_us: Option<u64>,
+        exchange: u64,
+    ) -> Result<()> {
         respond::shorten(&mut request, timeout_us);
         if self.in_flight.contains_key(&exchange) {
             return Err(Error::invalid(format!("exchange {exchange} is already in flight")));
@@ -135,6 +166,7 @@ impl Conversation {
             exchange,
             id: request.id.clone(),
             cancelled,
+            places,
             memory: Arc::clone(&self.shared.memory),
         };
         self.shared.engine.infer(request, Instant::now(), Box::new(responder));
@@ -181,13 +213,15 @@ struct FrameReply {
     exchange: u64,
     id: Option<ByteString>,
     cancelled: Arc<AtomicBool>,
+    places: Vec<Place>,
     memory: Arc<Account>,
 }
 
 impl Responder for FrameReply {
     fn answer(self: Box<Self>, result: Result<InferResponse>) {
         let frame = result.and_then(|response| {
-            let mut frame = frame::encode_response(&response, &[], self.exchange);
+            let written = arenas::write(&self.places, &response);
+            let mut frame = frame::encode_response(&response, &written, self.exchange);
             self.memory.hold_answer(frame.chunks_mut())?;
             Ok(frame)
         });

@@ -11,7 +11,7 @@ use kingpole_wire::frame::{self, FrameReader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::{Notify, mpsc};
 
-use super::{Conversation, Outgoing, encode_error, encode_final_error, grant};
+use super::{Arenas, Conversation, Outgoing, encode_error, encode_final_error, grant};
 use crate::budget::Charge;
 use crate::connection::Shared;
 use crate::socket::{Socket, linger};
@@ -37,10 +37,11 @@ enum End {
 
 /// Serve one connection until the client has ended it, or the server drains, and all is answered.
 pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
+    let arenas = socket.descriptors().map(|descriptors| Arenas::new(Rc::clone(&shared), descriptors));
     let (mut input, output) = tokio::io::split(socket);
     let (outgoing, answers) = mpsc::unbounded_channel();
     let stream = Stream {
-        conversation: RefCell::new(Conversation::new(Rc::clone(&shared), outgoing.clone())),
+        conversation: RefCell::new(Conversation::new(Rc::clone(&shared), outgoing.clone(), arenas)),
         shared: Rc::clone(&shared),
         outgoing,
         unwritten: Cell::new(0),

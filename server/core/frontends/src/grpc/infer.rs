@@ -9,11 +9,14 @@ use bytes::Bytes;
 use kingpole_engine::Responder;
 use kingpole_values::{Code, Error, InferRequest, InferResponse};
 
+use kingpole_wire::grpc::{GrpcInferRequest, encode_infer_response_message};
+
 use super::Metadata;
 use super::messages::{MessageError, Messages};
 use super::reply::Reply;
 use crate::budget::Account;
 use crate::connection::Shared;
+use crate::regions::{self, RegionOutputs};
 use crate::{frame, respond};
 
 /// How a message holds a request.
@@ -31,18 +34,27 @@ pub(crate) struct Decoded {
     pub(crate) used_contents: bool,
     /// What a frame's answer repeats.
     pub(crate) exchange: u64,
+    /// Outputs that go to shared memory.
+    pub(crate) regions: Option<Box<RegionOutputs>>,
 }
 
 impl Form {
-    pub(crate) fn decode(self, message: Bytes, metadata: &Metadata) -> kingpole_values::Result<Decoded> {
+    pub(crate) fn decode(
+        self,
+        message: Bytes,
+        metadata: &Metadata,
+        shared: &Shared,
+    ) -> kingpole_values::Result<Decoded> {
         let mut decoded = match self {
             Self::Protobuf => {
-                let decoded = kingpole_wire::grpc::decode_infer_request(message)?;
-                Decoded { request: decoded.request, used_contents: decoded.used_contents, exchange: 0 }
+                let GrpcInferRequest { mut request, regions, used_contents } =
+                    kingpole_wire::grpc::decode_infer_request(message)?;
+                let regions = regions::fill(&mut request, regions, shared)?;
+                Decoded { request, used_contents, exchange: 0, regions }
             }
             Self::Frame => {
                 let (request, exchange) = frame::decode_request(message)?;
-                Decoded { request, used_contents: false, exchange }
+                Decoded { request, used_contents: false, exchange, regions: None }
             }
         };
         respond::shorten(&mut decoded.request, metadata.timeout_us);
@@ -84,12 +96,13 @@ impl InferCall {
         let decoded = message
             .unwrap_or_else(|| Err(Error::invalid("the call has no request message").into()))
             .map_err(Error::from)
-            .and_then(|message| self.form.decode(message, &self.metadata));
+            .and_then(|message| self.form.decode(message, &self.metadata, shared));
         match decoded {
-            Ok(Decoded { request, used_contents, exchange }) => {
+            Ok(Decoded { request, used_contents, exchange, regions }) => {
                 let mirror_contents = used_contents && shared.configuration.mirror_contents;
                 let memory = Arc::clone(&shared.memory);
-                let responder = InferReply { reply, form: self.form, mirror_contents, exchange, memory };
+                let responder =
+                    InferReply { reply, form: self.form, mirror_contents, exchange, regions, memory };
                 shared.engine.infer(request, self.received, Box::new(responder));
             }
             Err(error) => {
@@ -106,15 +119,20 @@ struct InferReply {
     form: Form,
     mirror_contents: bool,
     exchange: u64,
+    regions: Option<Box<RegionOutputs>>,
     memory: Arc<Account>,
 }
 
 impl Responder for InferReply {
     fn answer(self: Box<Self>, result: kingpole_values::Result<InferResponse>) {
-        let message = result.and_then(|response| {
+        let message = result.and_then(|mut response| {
             let mut message = match self.form {
                 Form::Protobuf => {
-                    kingpole_wire::grpc::encode_infer_response_message(&response, self.mirror_contents)
+                    let written = match &self.regions {
+                        Some(regions) => regions.write(&mut response)?,
+                        None => Vec::new(),
+                    };
+                    encode_infer_response_message(&response, self.mirror_contents, &written)
                 }
                 Form::Frame => kingpole_wire::frame::encode_response(&response, &[], self.exchange),
             };

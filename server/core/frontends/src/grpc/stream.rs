@@ -21,6 +21,7 @@ use crate::budget::{Account, Charge};
 use crate::connection::Shared;
 use crate::frame::{self, Conversation, Outgoing};
 use crate::http2::STREAM_WINDOW_BYTES;
+use crate::regions::RegionOutputs;
 
 /// Requests of one stream that may be read and not yet answered: the stream's backpressure.
 const MAX_IN_FLIGHT: usize = frame::CREDIT as usize;
@@ -46,6 +47,7 @@ struct TritonReply {
     sequence: u64,
     id: Option<ByteString>,
     mirror_contents: bool,
+    regions: Option<Box<RegionOutputs>>,
     memory: Arc<Account>,
 }
 
@@ -55,7 +57,7 @@ impl TritonReply {
         let sequence = *next_in;
         *next_in += 1;
         let (answers, memory) = (answers.clone(), Arc::clone(&shared.memory));
-        Self { answers, sequence, id: None, mirror_contents: false, memory }
+        Self { answers, sequence, id: None, mirror_contents: false, regions: None, memory }
     }
 }
 
@@ -63,7 +65,9 @@ impl Responder for TritonReply {
     fn answer(self: Box<Self>, result: Result<InferResponse>) {
         let message = result.and_then(|mut response| {
             response.parameters.push(("triton_final_response".into(), Parameter::Bool(true)));
-            let message = encode_stream_response_message(&response, self.mirror_contents);
+            let written = self.regions.as_ref().map(|regions| regions.write(&mut response)).transpose()?;
+            let written = written.unwrap_or_default();
+            let message = encode_stream_response_message(&response, self.mirror_contents, &written);
             let mut pieces = message.into_chunks().into_vec();
             self.memory.hold_answer(&mut pieces)?;
             Ok(pieces)
@@ -104,7 +108,7 @@ impl Speaker {
             }
             Dialect::Frame => {
                 let (sender, answers) = mpsc::unbounded_channel();
-                Self::Frame { conversation: Conversation::new(Rc::clone(shared), sender), answers }
+                Self::Frame { conversation: Conversation::new(Rc::clone(shared), sender, None), answers }
             }
         }
     }
@@ -123,8 +127,9 @@ impl Speaker {
         match self {
             Self::Triton { sender, next_in, .. } => {
                 let mut responder = TritonReply::next(sender, next_in, shared);
-                match Form::Protobuf.decode(message, metadata) {
-                    Ok(Decoded { request, used_contents, .. }) => {
+                match Form::Protobuf.decode(message, metadata, shared) {
+                    Ok(Decoded { request, used_contents, regions, .. }) => {
+                        responder.regions = regions;
                         responder.mirror_contents = used_contents && shared.configuration.mirror_contents;
                         responder.id.clone_from(&request.id);
                         shared.engine.infer(request, Instant::now(), Box::new(responder));

@@ -3,6 +3,7 @@
 mod infer;
 mod metadata;
 mod repository;
+mod shared_memory;
 
 use http::{HeaderValue, Method, StatusCode, header};
 use kingpole_engine::Engine;
@@ -67,6 +68,26 @@ async fn open_inference(request: HttpRequest, path: &str, shared: &Shared) -> Ht
             None => repository::change(request, model, *action == "load", shared).await,
             Some(refusal) => refusal,
         },
+        [kind @ ("systemsharedmemory" | "cudasharedmemory"), region @ .., action] => {
+            let region = match region {
+                [] => None,
+                ["region", name] => Some(*name),
+                _ => return unknown(&request),
+            };
+            let is_system = *kind == "systemsharedmemory";
+            match (*action, region) {
+                ("status", _) => get(&request, || shared_memory::status(is_system, region, shared)),
+                ("unregister", _) => match unless_post(&request) {
+                    None => shared_memory::unregister(is_system, region, shared),
+                    Some(refusal) => refusal,
+                },
+                ("register", Some(name)) => match unless_post(&request) {
+                    None => shared_memory::register(is_system, request, name, shared).await,
+                    Some(refusal) => refusal,
+                },
+                _ => unknown(&request),
+            }
+        }
         _ => unknown(&request),
     }
 }

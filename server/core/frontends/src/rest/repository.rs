@@ -11,7 +11,7 @@ use crate::message::{HttpRequest, HttpResponse};
 use crate::status::Dialect;
 
 /// An empty body is an empty object.
-async fn read_object(
+pub(super) async fn read_object(
     request: HttpRequest,
     shared: &Shared,
 ) -> std::result::Result<Map<String, Value>, Box<HttpResponse>> {

@@ -8,4 +8,5 @@ mod memory;
 mod migration;
 mod migration_grpc;
 mod server;
+mod shared_memory;
 mod transports;
