@@ -170,6 +170,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     server_core, generator_core = (cores[0], cores[1]) if len(cores) > 1 else (None, None)
     environment = machine.describe(given, server_core, generator_core)
     environment["command"] = "python -m loadtest.shared_memory " + " ".join(given)
+    # A path of this machine's says nothing to others.
+    del environment["python"]
     if generator_core is not None:
         os.sched_setaffinity(0, {generator_core})
     measured: dict[tuple[str, int, str], list[tuple[float, float]]] = {}
