@@ -52,7 +52,7 @@ impl Client {
     }
 
     fn next(&mut self) -> Option<Frame> {
-        let mut piece = [0; 65536];
+        let mut piece = vec![0; 65536];
         loop {
             match self.reader.next_frame().unwrap() {
                 Some(Frame { message: Message::Credit { .. }, exchange: 0 }) => {}
@@ -340,7 +340,7 @@ fn lengths_and_truths_that_change_while_they_are_judged_never_reach_a_model_unju
     let mut client = Client::connect(&path);
     let memory = client.arena(1);
     let mut two = Vec::new();
-    write_byte_string(&mut two, &[7; 60_000]);
+    write_byte_string(&mut two, &vec![7; 60_000]);
     write_byte_string(&mut two, b"x");
     memory.write(0, &two);
     let mut words = floats(2);
@@ -363,7 +363,7 @@ fn lengths_and_truths_that_change_while_they_are_judged_never_reach_a_model_unju
     let mut truth = floats(50_000);
     truth.model = "truth".into();
     truth.inputs[0] = Tensor { datatype: kingpole_values::Datatype::Bool, ..truth.inputs[0].clone() };
-    memory.write(0, &[0; 50_000]);
+    memory.write(0, &vec![0; 50_000]);
     let bytes = |memory: &Mapping, round: u32| {
         memory.write(25_000, &[u8::try_from(round % 4).unwrap()]);
     };
