@@ -113,6 +113,7 @@ class Lifecycle:
         self._loading = asyncio.Semaphore(LOAD_CONCURRENCY)
         self._seen: dict[str, object] = {}
         self._loaded_stamps: dict[str, object] = {}
+        self._lost_early: dict[int, str] = {}
 
     @property
     def ready(self) -> bool:
@@ -226,10 +227,12 @@ class Lifecycle:
         """Say that a version is gone with its worker, and load it once more from its files."""
         lost = next((entry for entry in self._versions.values() if entry.handle == handle), None)
         if lost is None or lost.artifact is None:
+            # It is being served just now: whoever does so looks here.
+            self._lost_early[handle] = reason
             return
         async with self._changing.setdefault(lost.name, asyncio.Lock()):
-            if self._versions.get((lost.name, lost.version)) is not lost:
-                # It was reloaded or removed meanwhile.
+            if lost.handle != handle:
+                # It was reloaded, unloaded or removed meanwhile.
                 return
             lost.state, lost.reason = "UNAVAILABLE", reason
             self._publish()
@@ -311,6 +314,10 @@ class Lifecycle:
                 reason = reason_of(error)
                 self._fail(artifact.name, artifact.version, reason)
                 return reason
+        if (lost := self._lost_early.pop(handle, None)) is not None:
+            await asyncio.to_thread(self._core.close, handle)
+            self._fail(artifact.name, artifact.version, lost)
+            return lost
         self._versions[key] = Version(*key, "READY", "", handle, artifact, served["placed"], opened)
         self._publish()
         for line in _describe(artifact, opened, served):

@@ -45,6 +45,9 @@ def sequence_specification(
     Raises:
         ConfigurationError: Naming the field, what was expected and what the model has.
     """
+    taken = [state.output for state in configuration.states]
+    if len(set(taken)) != len(taken):
+        raise ConfigurationError("sequence.states: two states have the same output")
     candidates = None
     if configuration.strategy == "oldest":
         candidates = configuration.max_candidates or DEFAULT_CANDIDATES

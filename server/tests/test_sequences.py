@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -168,6 +169,51 @@ def test_what_the_server_remembers_survives_a_worker(start: Callable[..., Served
         for key, sums in zip(range(1, 9), pool.map(run, range(1, 9)), strict=True):
             assert sums == [100 + key * (turn + 1) for turn in range(10)]
     assert total(step(served, "a", 3)) == 106
+
+
+def test_one_clients_oversized_parameters_never_touch_anothers_sequence(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    write_remembers(tmp_path)
+    (tmp_path / "counter" / "model.yaml").write_text(
+        "max_queue_delay_us: 300000\n" + CONTROLS % ("oldest", 10**7)
+    )
+    served = start(tmp_path)
+    assert total(step(served, 1, 1, start=True)) == 1
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 1], "data": [1]}
+    parameters = {"sequence_id": 2, "sequence_start": True, "note": "x" * 70_000}
+    with ThreadPoolExecutor() as pool:
+        innocent = pool.submit(step, served, 1, 1)
+        guilty = pool.submit(
+            served.ask, "/v2/models/counter/infer", {"inputs": [tensor], "parameters": parameters}
+        )
+        assert total(innocent.result()) == 2
+        assert guilty.result()[0] == 400
+    assert total(step(served, 1, 1)) == 3
+
+
+def test_a_step_that_waits_behind_a_failed_one_is_answered_with_the_reason(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    source = REMEMBERS.replace(
+        "    rows = []",
+        "    if inputs['x'][0, 0] == 99:\n        import time; time.sleep(1); 1 / 0\n    rows = []",
+    )
+    write_model(tmp_path, "counter", source)
+    (tmp_path / "counter" / "model.yaml").write_text(CONTROLS % ("oldest", 60_000_000))
+    served = start(tmp_path)
+    assert total(step(served, 1, 1, start=True)) == 1
+    with ThreadPoolExecutor() as pool:
+        failing = pool.submit(step, served, 1, 99)
+        time.sleep(0.3)
+        behind = pool.submit(step, served, 1, 5)
+        time.sleep(0.2)
+        again = pool.submit(step, served, 1, 7, start=True)
+        assert failing.result()[0] == 500
+        status, body = behind.result()
+        assert (status, "the model failed in the middle of it" in body["error"]) == (409, True), body
+        assert total(again.result()) == 7
+    assert total(step(served, 1, 1)) == 8
 
 
 def test_a_state_of_the_wrong_size_is_named_at_load(start: Callable[..., Served], tmp_path: Path) -> None:

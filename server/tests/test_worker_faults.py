@@ -113,6 +113,89 @@ def test_a_model_that_cannot_be_loaded_again_is_unavailable_with_its_reason(
     assert outputs(served.infer("plus", [[1, 2, 3, 4]])) == [2, 3, 4, 5]
 
 
+def test_a_model_that_ends_its_worker_keeps_no_other_from_being_served(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    write_model(
+        tmp_path, "exits", "import os\n" + PLUS.replace("return", "if x[0, 0] == 99: os._exit(3)\n    return")
+    )
+    write_model(tmp_path, "plus", PLUS)
+    served = start(tmp_path)
+    for _ in range(4):
+        assert served.infer("exits", [[99, 0, 0, 0]])[0] == 503
+        assert outputs(served.infer("plus", [[1, 2, 3, 4]])) == [2, 3, 4, 5]
+
+
+def test_a_model_is_loaded_behind_a_long_batch_of_another(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    write_model(
+        tmp_path, "slow", "import time\n" + PLUS.replace("return", "time.sleep(float(x[0, 0]))\n    return")
+    )
+    write_model(tmp_path, "plus", PLUS)
+    (tmp_path / "plus" / "model.yaml").write_text("warmup: false\n")
+    served = start(
+        "--control-mode", "explicit", "--load-model", "slow", "--load-limit-seconds", "2", tmp_path
+    )
+    with ThreadPoolExecutor() as pool:
+        slow = pool.submit(served.infer, "slow", [[4, 0, 0, 0]])
+        time.sleep(0.5)
+        assert served.ask("/v2/repository/models/plus/load", {})[0] == 200
+        assert not slow.done(), "it was loaded meanwhile"
+        assert outputs(slow.result()) == [5, 1, 1, 1]
+
+
+@pytest.mark.parametrize("where", ["import", "batch"])
+def test_an_exception_that_is_no_exception_costs_only_its_own(
+    start: Callable[..., Served], tmp_path: Path, where: str
+) -> None:
+    cancelled = "import asyncio\n" + PLUS.replace(
+        "return", "raise asyncio.CancelledError('enough')\n    return"
+    )
+    if where == "import":
+        cancelled += "raise asyncio.CancelledError('enough')\n"
+    write_model(tmp_path, "cancelled", cancelled)
+    (tmp_path / "cancelled" / "model.yaml").write_text("warmup: false\n")
+    write_model(tmp_path, "plus", PLUS)
+    served = start(tmp_path)
+    workers = served.children()
+    status, answer = served.infer("cancelled", [[1, 2, 3, 4]])
+    assert status == (503 if where == "import" else 500)
+    assert "enough" in answer["error"]
+    assert outputs(served.infer("plus", [[1, 2, 3, 4]])) == [2, 3, 4, 5]
+    assert served.children() == workers
+
+
+def test_what_a_worker_leaves_behind_keeps_nobody_waiting(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    forks = "import os, time\nif os.fork() == 0:\n    time.sleep(100)\n    os._exit(0)\n"
+    write_model(tmp_path, "forks", forks + PLUS.replace("return", "time.sleep(float(x[0, 0]))\n    return"))
+    served = start(tmp_path)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(served.infer, "forks", [[1, 0, 0, 0]])
+        time.sleep(0.3)
+        (worker,) = served.children()
+        began = time.monotonic()
+        os.kill(worker, signal.SIGKILL)
+        assert outputs(answer.result()) == [2, 1, 1, 1], "retried at once"
+        assert time.monotonic() - began < 30
+    with pytest.raises(ProcessLookupError):
+        os.killpg(worker, 0)
+
+
+def test_parameters_that_fit_nowhere_are_refused_by_size(
+    start: Callable[..., Served], tmp_path: Path
+) -> None:
+    write_model(tmp_path, "plus", PLUS)
+    served = start(tmp_path)
+    tensor = {"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}
+    body = {"inputs": [tensor], "parameters": {"note": "x" * 70_000}}
+    status, answer = served.ask("/v2/models/plus/infer", body)
+    assert status == 400
+    assert "parameters have 70004 bytes" in answer["error"]
+
+
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_is_cancelled_expired_or_killed_each_request_is_answered_once_with_its_own_rows(
     start: Callable[..., Served], tmp_path: Path, seed: int

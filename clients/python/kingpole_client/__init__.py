@@ -13,8 +13,10 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from kingpole_client._aio_parts import AsyncResponseStream
     from kingpole_client._arrays import BFloat16
     from kingpole_client._exchanges import Pending
+    from kingpole_client._parts import ResponseStream
     from kingpole_client._values import (
         InferResponse,
         ModelMetadata,
@@ -48,6 +50,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AlreadyExists",
     "AsyncClient",
+    "AsyncResponseStream",
     "BFloat16",
     "Cancelled",
     "Client",
@@ -63,6 +66,7 @@ __all__ = [
     "Pending",
     "PermissionDenied",
     "ResourceExhausted",
+    "ResponseStream",
     "Sequence",
     "ServerMetadata",
     "TensorSpec",
@@ -76,6 +80,8 @@ __all__ = [
 
 _HOMES = {
     "AsyncClient": "aio",
+    "AsyncResponseStream": "_aio_parts",
+    "ResponseStream": "_parts",
     "aconnect": "aio",
     "BFloat16": "_arrays",
     "Client": "client",

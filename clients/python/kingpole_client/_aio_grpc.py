@@ -14,9 +14,10 @@ from kingpole_client import _protobuf
 from kingpole_client._address import Address
 from kingpole_client._aio_stream import AsyncExchanges
 from kingpole_client._clock import seconds_left
-from kingpole_client._frame import split_frame
+from kingpole_client._frame import Frame, split_frame
 from kingpole_client._grpc import INDEX, STREAM, channel_options, error_of_rpc, metadata_of
 from kingpole_client._messages import Answer, Buffers, encode_cancel
+from kingpole_client._parts import ONLY_EXCHANGE
 from kingpole_client._values import ModelState
 from kingpole_client.errors import Cancelled, KingpoleError, Unavailable
 
@@ -38,7 +39,9 @@ class _AsyncGrpcStream:
         error: KingpoleError
         try:
             async for message in self._call:
-                self.exchanges.answer(split_frame(memoryview(message), self._limit))
+                unwanted = self.exchanges.answer(split_frame(memoryview(message), self._limit))
+                if unwanted is not None:
+                    self.requests.put_nowait(b"".join(encode_cancel(unwanted)))
             error = Unavailable(f"{self._address} ended the stream")
         except KingpoleError as refusal:
             error = refusal
@@ -60,6 +63,32 @@ class _AsyncGrpcStream:
         self._reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self._reading
+
+
+class AsyncGrpcSource:
+    """The answer to one request, on a call of its own."""
+
+    def __init__(self, call: Any, address: Address, limit: int) -> None:
+        self._call, self._address, self._limit = call, address, limit
+
+    async def next(self) -> Frame:
+        """Wait for the next frame."""
+        try:
+            message = await self._call.read()
+        except grpc.RpcError as error:
+            raise error_of_rpc(error, self._address) from None
+        if not isinstance(message, bytes):
+            raise Unavailable(f"{self._address} ended the stream before the last response")
+        return split_frame(memoryview(message), self._limit)
+
+    async def close(self, *, ended: bool) -> None:
+        """End the call; before its answer has ended this cancels the request."""
+        if ended:
+            # Lets the call end well instead of being reset.
+            with contextlib.suppress(grpc.RpcError):
+                await self._call.read()
+        else:
+            self._call.cancel()
 
 
 class AsyncGrpcTransport:
@@ -101,6 +130,14 @@ class AsyncGrpcTransport:
         finally:
             if stream.exchanges.give_up(exchange) and future.cancelled():
                 stream.requests.put_nowait(b"".join(encode_cancel(exchange)))
+
+    def open(self, make: Callable[[int], Buffers]) -> AsyncGrpcSource:
+        """Send a request on a call of its own, whose answer may be any number of responses."""
+        message = b"".join(make(ONLY_EXCHANGE))
+        method = self._opened().stream_stream(STREAM, request_serializer=None, response_deserializer=None)
+        return AsyncGrpcSource(
+            method(iter([message]), metadata=metadata_of(self._token)), self._address, self._limit
+        )
 
     async def models(self, deadline_us: int) -> list[ModelState]:
         """Ask for the repository's index."""

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from kingpole_client._address import Address
-from kingpole_client._frame import aligned_memory
+from kingpole_client._frame import Frame, FrameAssembler, aligned_memory
 from kingpole_client._http import HttpAnswer
+from kingpole_client._http_parts import is_stream, other_answer
 from kingpole_client.errors import Cancelled, InvalidArgument, ResourceExhausted, Unavailable, Unimplemented
 
 if TYPE_CHECKING:
@@ -38,15 +39,13 @@ class AsyncHttp:
         """
         session = self._opened()
         import aiohttp
-        import yarl
 
         sent: dict[str, str] = {}
         data: Any = None
         if buffers:
             sent = {**headers, "Content-Length": str(sum(len(buffer) for buffer in buffers))}
             data = _pieces(buffers)
-        scheme = "https" if self._address.secure else "http"
-        url = yarl.URL(f"{scheme}://{self._address.authority}{self._address.prefix}{path}", encoded=True)
+        url = self._url(path)
         try:
             async with session.request(
                 method, url, data=data, headers=sent, allow_redirects=False, ssl=self._tls or True
@@ -57,6 +56,36 @@ class AsyncHttp:
             raise InvalidArgument(f"{url} is no address: {error}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Unavailable(f"{self._address}: {error}") from None
+
+    async def open(
+        self, path: str, headers: Mapping[str, str], buffers: Sequence[bytes | memoryview]
+    ) -> AsyncHttpSource:
+        """Send one request whose answer is frames, one after another. The caller bounds the wait."""
+        session = self._opened()
+        import aiohttp
+
+        sent = {**headers, "Content-Length": str(sum(len(buffer) for buffer in buffers))}
+        try:
+            answer = await session.request(
+                "POST", self._url(path), data=_pieces(buffers), headers=sent, allow_redirects=False,
+                ssl=self._tls or True,
+            )  # fmt: skip
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unavailable(f"{self._address}: {error}") from None
+        said = {name.lower(): value for name, value in answer.headers.items()}
+        if is_stream(answer.status, said):
+            return AsyncHttpSource(answer, str(self._address), self._limit)
+        try:
+            frame = other_answer(answer.status, said, await self._receive(answer), self._limit)
+        finally:
+            answer.close()
+        return AsyncHttpSource(None, str(self._address), self._limit, frame)
+
+    def _url(self, path: str) -> Any:
+        import yarl
+
+        scheme = "https" if self._address.secure else "http"
+        return yarl.URL(f"{scheme}://{self._address.authority}{self._address.prefix}{path}", encoded=True)
 
     async def _receive(self, answer: aiohttp.ClientResponse) -> memoryview:
         announced = answer.content_length
@@ -101,6 +130,40 @@ class AsyncHttp:
         self._closed = True
         if self._session is not None:
             await self._session.close()
+
+
+class AsyncHttpSource:
+    """The answer to one request, read while it is made."""
+
+    def __init__(
+        self, answer: aiohttp.ClientResponse | None, name: str, limit: int, frame: Frame | None = None
+    ) -> None:
+        self._answer, self._name = answer, name
+        self._assembler = FrameAssembler(limit)
+        self._frames = [] if frame is None else [frame]
+
+    async def next(self) -> Frame:
+        """Wait for the next frame."""
+        import aiohttp
+
+        while not self._frames:
+            try:
+                piece = b"" if self._answer is None else await self._answer.content.readany()
+            except (aiohttp.ClientError, OSError) as error:
+                raise Unavailable(f"{self._name}: {error}") from None
+            if not piece:
+                raise Unavailable("the server ended its answer before the last response")
+            self._frames = self._assembler.feed(memoryview(piece))
+        return self._frames.pop(0)
+
+    async def close(self, *, ended: bool) -> None:
+        """Give the connection back if the whole answer was read, else close it, which cancels the request."""
+        if self._answer is None:
+            return
+        if ended:
+            self._answer.release()
+        else:
+            self._answer.close()
 
 
 async def _pieces(buffers: Sequence[bytes | memoryview]) -> AsyncIterator[bytes | memoryview]:

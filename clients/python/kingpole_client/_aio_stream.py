@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import cast
 
 from kingpole_client._address import Address
-from kingpole_client._exchanges import Ledger
+from kingpole_client._exchanges import Ledger, goes_on, one_response
 from kingpole_client._frame import Frame, FrameAssembler
 from kingpole_client._messages import Answer, Buffers, decode_answer, encode_cancel, exchange_of
 from kingpole_client._socket import CONNECT_TIMEOUT_SECONDS
@@ -52,8 +52,12 @@ class AsyncExchanges:
         """Forget an exchange; returns whether it was still waiting."""
         return self._waiting.pop(exchange, None) is not None
 
-    def answer(self, frame: Frame) -> None:
-        """Hand a received frame to whom it belongs; raises what the server says of the stream as a whole."""
+    def answer(self, frame: Frame) -> int | None:
+        """Hand a received frame to whom it belongs; returns an exchange to cancel, if there is one.
+
+        Raises:
+            KingpoleError: What the server says of the stream as a whole.
+        """
         exchange = exchange_of(frame)
         try:
             answer = decode_answer(frame)
@@ -62,13 +66,15 @@ class AsyncExchanges:
         for _ in range(self._ledger.returned(exchange, answer)):
             self._credit.release()
         if isinstance(answer, Credit):
-            return
+            return None
         future = self._waiting.pop(exchange, None)
         if future is None:
             if exchange == 0 and isinstance(answer, KingpoleError):
                 raise answer
         elif not future.done():
-            future.set_result(answer)
+            future.set_result(one_response(answer))
+            return exchange if goes_on(answer) else None
+        return None
 
     def fail(self, error: KingpoleError) -> None:
         """End the stream: everything that waits, and everything later, fails with `error`."""
@@ -108,7 +114,9 @@ class _StreamProtocol(asyncio.BufferedProtocol):
             else:
                 frames = self._assembler.feed(self._scratch[:nbytes])
             for frame in frames:
-                self.exchanges.answer(frame)
+                unwanted = self.exchanges.answer(frame)
+                if unwanted is not None and self.transport is not None:
+                    self.transport.writelines(encode_cancel(unwanted))
         except KingpoleError as error:
             self.end(error)
 

@@ -17,12 +17,26 @@ from kingpole_client._frame import Frame
 from kingpole_client._messages import Answer, decode_answer, exchange_of
 from kingpole_client._shared_memory import Placement
 from kingpole_client._values import Credit, InferResponse
-from kingpole_client.errors import DeadlineExceeded, KingpoleError
+from kingpole_client.errors import DeadlineExceeded, KingpoleError, Unimplemented
 
 T = TypeVar("T")
 
 # One grant of more than this is cut to it: no stream has that many requests open.
 _MOST_GRANTED = 1 << 16
+
+
+def one_response(answer: Answer) -> Answer:
+    """Make an error of one response of several, for a request that waits for one."""
+    if isinstance(answer, InferResponse) and answer.stage != "only":
+        return Unimplemented(
+            f"model '{answer.model}' answers a request with any number of responses: use stream"
+        )
+    return answer
+
+
+def goes_on(answer: Answer) -> bool:
+    """Return whether the server has more to say to the same request."""
+    return isinstance(answer, InferResponse) and answer.stage == "part"
 
 
 class Ledger:
@@ -39,7 +53,7 @@ class Ledger:
         """Return how many requests an answer allows beyond those allowed before."""
         if isinstance(answer, Credit):
             return min(answer.requests, _MOST_GRANTED)
-        if isinstance(answer, InferResponse) and answer.stage == "part":
+        if goes_on(answer):
             return 0
         if exchange in self._questions:
             self._questions.remove(exchange)
@@ -100,8 +114,8 @@ class Exchanges:
         with self._lock:
             return self._waiting.pop(exchange, None) is not None
 
-    def answer(self, frame: Frame) -> None:
-        """Hand a received frame to whom it belongs.
+    def answer(self, frame: Frame) -> int | None:
+        """Hand a received frame to whom it belongs; returns an exchange to cancel, if there is one.
 
         Raises:
             KingpoleError: The frame makes no sense and belongs to nobody: the stream cannot go on.
@@ -122,10 +136,12 @@ class Exchanges:
         if returned:
             self._credit.release(returned)
         if future is not None:
-            _resolve(future, answer)
-        elif exchange == 0 and isinstance(answer, KingpoleError):
+            _resolve(future, one_response(answer))
+            return exchange if goes_on(answer) else None
+        if exchange == 0 and isinstance(answer, KingpoleError):
             # No request has this number: the server means the stream as a whole.
             raise answer
+        return None
 
     def fail(self, error: KingpoleError) -> None:
         """End the stream: everything that waits, and everything later, fails with `error`."""

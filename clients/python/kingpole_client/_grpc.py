@@ -14,8 +14,9 @@ from kingpole_client import _protobuf
 from kingpole_client._address import Address
 from kingpole_client._clock import now_us, seconds_left
 from kingpole_client._exchanges import Exchanges
-from kingpole_client._frame import split_frame
+from kingpole_client._frame import Frame, split_frame
 from kingpole_client._messages import Buffers, encode_cancel
+from kingpole_client._parts import ONLY_EXCHANGE
 from kingpole_client._stream import Begun
 from kingpole_client._values import ModelState
 from kingpole_client.errors import (
@@ -91,7 +92,9 @@ class GrpcStream:
         error: KingpoleError
         try:
             for message in call:
-                self._exchanges.answer(split_frame(memoryview(message), self._limit))
+                unwanted = self._exchanges.answer(split_frame(memoryview(message), self._limit))
+                if unwanted is not None:
+                    self._requests.put(b"".join(encode_cancel(unwanted)))
             error = Unavailable(f"{self._address} ended the stream")
         except KingpoleError as refusal:
             error = refusal
@@ -104,6 +107,32 @@ class GrpcStream:
         self._exchanges.fail(error)
         self._requests.put(None)
         self._call.cancel()
+
+
+class GrpcSource:
+    """The answer to one request, on a call of its own."""
+
+    def __init__(self, call: Any, address: Address, limit: int) -> None:
+        self._call, self._address, self._limit = call, address, limit
+
+    def next(self) -> Frame:
+        """Wait for the next frame."""
+        try:
+            message = next(self._call)
+        except StopIteration:
+            raise Unavailable(f"{self._address} ended the stream before the last response") from None
+        except grpc.RpcError as error:
+            raise error_of_rpc(error, self._address) from None
+        return split_frame(memoryview(message), self._limit)
+
+    def close(self, *, ended: bool) -> None:
+        """End the call; before its answer has ended this cancels the request."""
+        if ended:
+            # Lets the call end well instead of being reset.
+            with contextlib.suppress(StopIteration, grpc.RpcError):
+                next(self._call)
+        else:
+            self._call.cancel()
 
 
 class GrpcTransport:
@@ -132,6 +161,16 @@ class GrpcTransport:
                 self._stream = GrpcStream(self._channel, self._address, self._token, self._limit)
             stream = self._stream
         return stream.start(make, deadline_us, is_request=is_request)
+
+    def open(self, make: Callable[[int], Buffers], deadline_us: int | None) -> GrpcSource:
+        """Send a request on a call of its own, whose answer may be any number of responses."""
+        with self._lock:
+            if self._closed:
+                raise Cancelled("the client is closed")
+        message = b"".join(make(ONLY_EXCHANGE))
+        method = self._channel.stream_stream(STREAM, request_serializer=None, response_deserializer=None)
+        call = method(iter([message]), timeout=seconds_left(deadline_us), metadata=metadata_of(self._token))
+        return GrpcSource(call, self._address, self._limit)
 
     def models(self, deadline_us: int | None) -> list[ModelState]:
         """Ask for the repository's index."""

@@ -6,10 +6,11 @@ bodies; here buffers leave as they are, and the answer is received into memory t
 
 from __future__ import annotations
 
+import contextlib
 import select
 import ssl
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from kingpole_client._address import Address
@@ -85,6 +86,54 @@ class HttpConnection:
             if send_error is not None:
                 self.reusable = False
             return answer
+        except TimeoutError:
+            raise DeadlineExceeded(f"no answer came from {self._address} in time") from None
+        except OSError as error:
+            raise Unavailable(f"the connection to {self._address} broke: {error}") from None
+
+    def begin(
+        self, head: bytes, buffers: Sequence[bytes | memoryview], deadline_us: int | None
+    ) -> tuple[int, dict[str, str]]:
+        """Send one request and receive the head of its answer; `piece` or `rest` gives the body.
+
+        Raises:
+            DeadlineExceeded: The deadline passed.
+            Unavailable: The connection broke.
+            Internal: The answer is not HTTP.
+        """
+        self.reusable = False
+        with self._translated():
+            self._socket.settimeout(None)
+            send_buffers(self._socket, [head, *buffers], deadline_us)
+            status, headers = self._receive_head(deadline_us)
+            while 100 <= status < 200:
+                status, headers = self._receive_head(deadline_us)
+            return status, headers
+
+    def rest(self, headers: dict[str, str], deadline_us: int | None) -> memoryview:
+        """Receive the whole body of an answer that `begin` gave the head of."""
+        with self._translated():
+            if "chunked" in headers.get("transfer-encoding", "").lower():
+                return self._receive_chunks(deadline_us)
+            return self._receive_body(_length(headers.get("content-length", ""), 10), deadline_us)
+
+    def piece(self, deadline_us: int | None) -> memoryview | None:
+        """Receive the next chunk of a body that is sent while it is made, None at its end."""
+        with self._translated():
+            size = _length(self._receive_line(deadline_us).partition(b";")[0].decode("latin-1").strip(), 16)
+            if size == 0:
+                while self._receive_line(deadline_us):
+                    pass
+                self.reusable = not self._rest
+                return None
+            chunk = self._receive_body(size, deadline_us)
+            self._receive_line(deadline_us)
+            return chunk
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
         except TimeoutError:
             raise DeadlineExceeded(f"no answer came from {self._address} in time") from None
         except OSError as error:
@@ -208,19 +257,41 @@ class HttpPool:
 
         The headers describe the body, and go with it.
         """
+        head = self._head(method, path, headers, buffers)
+        connection = self._borrow(deadline_us)
+        try:
+            return connection.exchange(head, buffers, deadline_us)
+        finally:
+            self.give_back(connection)
+
+    def begin(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        buffers: Sequence[bytes | memoryview],
+        deadline_us: int | None,
+    ) -> tuple[HttpConnection, int, dict[str, str]]:
+        """Send one request; returns the connection to read the body from and to give back, and the head."""
+        head = self._head(method, path, headers, buffers)
+        connection = self._borrow(deadline_us)
+        try:
+            return connection, *connection.begin(head, buffers, deadline_us)
+        except BaseException:
+            connection.close()
+            raise
+
+    def _head(
+        self, method: str, path: str, headers: Mapping[str, str], buffers: Sequence[bytes | memoryview]
+    ) -> bytes:
         content = ""
         if buffers:
             nbytes = sum(len(buffer) for buffer in buffers)
             said = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
             content = f"{said}Content-Length: {nbytes}\r\n"
-        head = f"{method} {self._address.prefix}{path} HTTP/1.1\r\n{self._common}{content}\r\n".encode(
+        return f"{method} {self._address.prefix}{path} HTTP/1.1\r\n{self._common}{content}\r\n".encode(
             "latin-1"
         )
-        connection = self._borrow(deadline_us)
-        try:
-            return connection.exchange(head, buffers, deadline_us)
-        finally:
-            self._give_back(connection)
 
     def _borrow(self, deadline_us: int | None) -> HttpConnection:
         while True:
@@ -234,7 +305,8 @@ class HttpPool:
                 return connection
             connection.close()
 
-    def _give_back(self, connection: HttpConnection) -> None:
+    def give_back(self, connection: HttpConnection) -> None:
+        """Take a connection back that was lent; one that cannot be used again is closed."""
         with self._lock:
             if connection.reusable and not self._closed:
                 self._idle.append(connection)

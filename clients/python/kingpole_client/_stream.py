@@ -113,7 +113,9 @@ class StreamConnection:
                     received = self._socket.recv_into(scratch)
                     frames = self._assembler.feed(scratch[:received])
                 for frame in frames:
-                    self._exchanges.answer(frame)
+                    unwanted = self._exchanges.answer(frame)
+                    if unwanted is not None:
+                        self._send(encode_cancel(unwanted), now_us() + GRACE_US)
                 if not received:
                     error = Unavailable(f"{self._name} closed the connection")
                     break

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from kingpole_client import _messages, _rest
 from kingpole_client._address import parse_address
 from kingpole_client._aio_http import AsyncHttp
+from kingpole_client._aio_parts import AsyncResponseStream, AsyncSocketSource, AsyncSource
 from kingpole_client._aio_stream import AsyncStreamTransport
 from kingpole_client._clock import now_us, seconds_left, wait_deadline_us
 from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES
+from kingpole_client._http_parts import NOT_FRAMES, STREAM_HEADERS
 from kingpole_client._messages import Answer, Buffers, InferRequest
 from kingpole_client._open_inference import OpenInference, choose, decode, refuses_frames
+from kingpole_client._parts import ONLY_EXCHANGE
 from kingpole_client._trust import tls_context
-from kingpole_client._values import InferResponse, ModelMetadata, ModelState, Parameter, ServerMetadata
+from kingpole_client._values import (
+    InferResponse,
+    ModelMetadata,
+    ModelState,
+    Parameter,
+    Sequence,
+    ServerMetadata,
+)
 from kingpole_client.client import (
     ASK_TIMEOUT_US,
     FRAME_HEADERS,
@@ -108,15 +118,48 @@ class AsyncClient:
         parameters: Mapping[str, Parameter] | None = None,
         timeout_us: int | None = None,
         priority: int = 0,
+        sequence: Sequence | None = None,
     ) -> InferResponse:
         """Ask a model for an inference. Arguments and errors are those of `Client.infer`."""
         request = InferRequest(
             model, inputs, outputs=outputs, version=version, id=id, parameters=parameters,
             timeout_us=self._timeout_us if timeout_us is None else timeout_us, priority=priority,
+            sequence=sequence,
         )  # fmt: skip
         return expect(
             await self._within(self._infer(request), wait_deadline_us(request.timeout_us)), InferResponse
         )
+
+    def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+        version: str | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's word
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_us: int | None = None,
+        priority: int = 0,
+        sequence: Sequence | None = None,
+    ) -> AsyncResponseStream:
+        """Ask for any number of responses, to be taken with `async for`. Otherwise as `Client.stream`."""
+        request = InferRequest(
+            model, inputs, outputs=outputs, version=version, id=id, parameters=parameters,
+            timeout_us=self._timeout_us if timeout_us is None else timeout_us, priority=priority,
+            sequence=sequence,
+        )  # fmt: skip
+        deadline_us = wait_deadline_us(request.timeout_us)
+        return AsyncResponseStream(str(self._address), lambda: self._open(request), deadline_us)
+
+    async def _open(self, request: InferRequest) -> AsyncSource:
+        if self._grpc is not None:
+            return self._grpc.open(request.buffers)
+        if self._frames is not None:
+            return await AsyncSocketSource.open(self._address, self._limit, request.buffers)
+        if self._open_inference is not None:
+            raise Unimplemented(NOT_FRAMES)
+        return await self._http.open(INFER_PATH, STREAM_HEADERS, request.buffers(ONLY_EXCHANGE))
 
     async def infer_many(
         self, model: str, requests: Iterable[Mapping[str, Any]], *, in_flight: int = 64, **options: Any

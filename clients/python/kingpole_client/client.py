@@ -13,12 +13,21 @@ from kingpole_client._clock import now_us, wait_deadline_us
 from kingpole_client._exchanges import Pending
 from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES, MAGIC, MEDIA_TYPE, split_frame
 from kingpole_client._http import HttpAnswer, HttpPool
+from kingpole_client._http_parts import NOT_FRAMES, HttpSource
 from kingpole_client._messages import Answer, Buffers, InferRequest
 from kingpole_client._open_inference import OpenInference, choose, decode, refuses_frames
+from kingpole_client._parts import ONLY_EXCHANGE, ResponseStream, SocketSource, Source
 from kingpole_client._shared_memory import parse_bytes
 from kingpole_client._stream import Begun, StreamTransport
 from kingpole_client._trust import tls_context
-from kingpole_client._values import InferResponse, ModelMetadata, ModelState, Parameter, ServerMetadata
+from kingpole_client._values import (
+    InferResponse,
+    ModelMetadata,
+    ModelState,
+    Parameter,
+    Sequence,
+    ServerMetadata,
+)
 from kingpole_client.errors import Internal, InvalidArgument, KingpoleError, Unavailable, Unimplemented
 
 if TYPE_CHECKING:
@@ -116,6 +125,7 @@ class Client:
             raise InvalidArgument(f"memory is shared over Unix sockets only, not over {address}")
         self._address, self._limit, self._timeout_us = address, max_frame_bytes, timeout_us
         self._http = HttpPool(address, token, tls_context(address, tls, root_certificates), max_frame_bytes)
+        self._tls = tls
         self._frames: Transport | None = None
         self._open_inference: OpenInference | None = None
         self._stream: StreamTransport | None = None
@@ -163,6 +173,7 @@ class Client:
         parameters: Mapping[str, Parameter] | None = None,
         timeout_us: int | None = None,
         priority: int = 0,
+        sequence: Sequence | None = None,
     ) -> InferResponse:
         """Ask a model for an inference and wait for the answer.
 
@@ -175,11 +186,14 @@ class Client:
             parameters: Passed to the model.
             timeout_us: Travels with the request and bounds the wait here. None: the client's own.
             priority: 0 is the default, 1 the highest.
+            sequence: Where the request stands in a sequence that a stateful model keeps together.
 
         Raises:
             KingpoleError: A subclass by code, with the server's text.
         """
-        request = self._request(model, inputs, outputs, version, id, parameters, timeout_us, priority)
+        request = self._request(
+            model, inputs, outputs, version, id, parameters, timeout_us, priority, sequence
+        )
         return expect(self._infer(request, wait_deadline_us(request.timeout_us)), InferResponse)
 
     def submit(
@@ -193,13 +207,43 @@ class Client:
         parameters: Mapping[str, Parameter] | None = None,
         timeout_us: int | None = None,
         priority: int = 0,
+        sequence: Sequence | None = None,
     ) -> Pending[InferResponse]:
         """Ask for an inference without waiting: like `infer`, but returns the answer that will come.
 
         The arrays must not change before the answer is there.
         """
-        request = self._request(model, inputs, outputs, version, id, parameters, timeout_us, priority)
+        request = self._request(
+            model, inputs, outputs, version, id, parameters, timeout_us, priority, sequence
+        )
         return self._submit(request)
+
+    def stream(
+        self,
+        model: str,
+        inputs: Mapping[str, Any],
+        *,
+        outputs: Iterable[str] | None = None,
+        version: str | None = None,
+        id: str | None = None,  # noqa: A002 - the protocol's word
+        parameters: Mapping[str, Parameter] | None = None,
+        timeout_us: int | None = None,
+        priority: int = 0,
+        sequence: Sequence | None = None,
+    ) -> ResponseStream:
+        """Ask for an inference that may be answered by any number of responses; they come as they are made.
+
+        Arguments are those of `infer`. The request is on its way when this returns, over a connection or
+        call of its own: responses that are not taken hold up the model that makes them, and nothing else.
+        Closing the stream, also by leaving its `with`, tells the model to make no more.
+
+        Raises:
+            KingpoleError: A subclass by code, here or between two responses.
+        """
+        request = self._request(
+            model, inputs, outputs, version, id, parameters, timeout_us, priority, sequence
+        )
+        return ResponseStream(self._open(request, wait_deadline_us(request.timeout_us)))
 
     def infer_many(
         self, model: str, requests: Iterable[Mapping[str, Any]], *, in_flight: int = 64, **options: Any
@@ -297,13 +341,24 @@ class Client:
         parameters: Mapping[str, Parameter] | None,
         timeout_us: int | None,
         priority: int,
+        sequence: Sequence | None,
     ) -> InferRequest:
         if timeout_us is None:
             timeout_us = self._timeout_us
         return InferRequest(
             model, inputs, outputs=outputs, version=version, id=id_, parameters=parameters,
-            timeout_us=timeout_us, priority=priority,
+            timeout_us=timeout_us, priority=priority, sequence=sequence,
         )  # fmt: skip
+
+    def _open(self, request: InferRequest, deadline_us: int | None) -> Source:
+        if self._grpc is not None:
+            return self._grpc.open(request.buffers, deadline_us)
+        if self._frames is not None:
+            return SocketSource(self._address, self._tls, self._limit, request.buffers, deadline_us)
+        if self._open_inference is not None:
+            raise Unimplemented(NOT_FRAMES)
+        buffers = request.buffers(ONLY_EXCHANGE)
+        return HttpSource(self._http, INFER_PATH, buffers, deadline_us, self._limit)
 
     def _infer(self, request: InferRequest, deadline_us: int | None) -> Answer:
         if self._frames is not None:

@@ -2,6 +2,25 @@
 
 use kingpole_values::{Error, InferRequest, Parameter, Parameters, Result, Sequence, SequenceId};
 
+/// The one parameter of the `triton_` family that a client may send.
+const EMPTY_FINAL_RESPONSE: &str = "triton_enable_empty_final_response";
+
+/// Take out whether a stream's client wants to be told of an end by a response without outputs; refuse
+/// other parameters whose names are reserved to servers.
+pub(crate) fn take_empty_final_response(request: &mut InferRequest) -> Result<bool> {
+    if !request.parameters.iter().any(|(name, _)| name.starts_with("triton_")) {
+        return Ok(false);
+    }
+    let wanted = take_flag(request, EMPTY_FINAL_RESPONSE)?;
+    match request.parameters.iter().find(|(name, _)| name.starts_with("triton_")) {
+        None => Ok(wanted),
+        Some((name, _)) => Err(Error::invalid(format!(
+            "parameter '{name}': names that begin with 'triton_' are reserved; \
+             only '{EMPTY_FINAL_RESPONSE}' may be sent"
+        ))),
+    }
+}
+
 /// Move `timeout` (microseconds, 0 is none), `priority` and those of sequences out of the parameters into
 /// their fields.
 pub(crate) fn lift_reserved(request: &mut InferRequest) -> Result<()> {

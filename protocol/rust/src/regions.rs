@@ -97,7 +97,7 @@ mod tests {
         let size = ("shared_memory_byte_size", Parameter::Int64(8));
         let offset = |value| ("shared_memory_offset", value);
         let other = ("other", Parameter::Bool(true));
-        assert_eq!(said(&[other.clone()]).unwrap(), None);
+        assert_eq!(said(std::slice::from_ref(&other)).unwrap(), None);
         let range = RegionRange { region: "r".into(), offset: 0, nbytes: 8 };
         assert_eq!(said(&[region.clone(), other, size.clone()]).unwrap(), Some(range.clone()));
         let far = said(&[region.clone(), size.clone(), offset(Parameter::Uint64(u64::MAX))]).unwrap();

@@ -39,6 +39,10 @@ pub struct Configuration {
     pub client_shared_memory: bool,
     /// What the names of those regions' files must begin with; empty: any name.
     pub shared_memory_prefix: Vec<String>,
+    /// `triton` or `open-inference`.
+    pub stream_dialect: String,
+    pub http_header_forward_pattern: Option<String>,
+    pub grpc_header_forward_pattern: Option<String>,
 }
 
 impl Default for Configuration {
@@ -64,6 +68,9 @@ impl Default for Configuration {
             mirror_contents: true,
             client_shared_memory: false,
             shared_memory_prefix: Vec::new(),
+            stream_dialect: "triton".to_owned(),
+            http_header_forward_pattern: None,
+            grpc_header_forward_pattern: None,
         }
     }
 }

@@ -112,12 +112,18 @@ impl WorkerModels {
 pub struct WorkerLane {
     connection: Connection,
     models: Arc<WorkerModels>,
+    /// Held while a batch runs: a limit counts from its own batch's begin, not from that of another's.
+    executing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl WorkerLane {
     /// The lane that this conversation is.
-    pub fn new(connection: Connection, models: Arc<WorkerModels>) -> Self {
-        Self { connection, models }
+    pub fn new(
+        connection: Connection,
+        models: Arc<WorkerModels>,
+        executing: Arc<tokio::sync::Mutex<()>>,
+    ) -> Self {
+        Self { connection, models, executing }
     }
 }
 
@@ -153,7 +159,12 @@ impl Lane for WorkerLane {
             output_bytes,
             parameters: batch.parameters,
         };
+        if let Err(error) = connection.check(&request) {
+            return Box::pin(std::future::ready(Err(LaneFailure::Refused(error))));
+        }
+        let executing = Arc::clone(&self.executing);
         Box::pin(async move {
+            let _one_at_a_time = executing.lock().await;
             let executed = match listener {
                 None => tokio::time::timeout(limit, connection.execute(&request)).await,
                 Some(parts) => in_parts(&connection, &request, limit, parts).await,

@@ -11,7 +11,7 @@ use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::configuration::{OpenRequest, Opened, Served, Specification, WorkerKind};
-use crate::native::NativeBackends;
+use crate::native::{NativeBackend, NativeBackends};
 use crate::server::Server;
 use crate::supervisor::WorkerPool;
 use crate::warmup::warm_up;
@@ -95,7 +95,8 @@ impl Models {
 
     fn may_run_inline(&self, request: &OpenRequest) -> bool {
         let native = self.native.find(&request.backend);
-        native.is_some_and(|backend| backend.worth_a_trial(request) && backend.inline_safe(request).is_ok())
+        native
+            .is_some_and(|backend| backend.worth_a_trial(request) && may_run_inline(backend, request).is_ok())
     }
 
     fn open_inline(&self, request: &OpenRequest) -> Result<(Door, Opened)> {
@@ -104,7 +105,7 @@ impl Models {
                 format!("the {} backend does not run inline; use worker: shared or own", request.backend);
             Error::new(Code::FailedPrecondition, message)
         })?;
-        backend.inline_safe(request)?;
+        may_run_inline(backend, request)?;
         let (model, opened) = backend.open(request)?;
         Ok((Door::Inline(model), opened))
     }
@@ -233,6 +234,10 @@ impl Models {
         drop(inline);
         notes.push(format!("runs in the shared worker: {reason}"));
         let (door, _) = self.open_in_worker(owner, request)?;
+        // Known before anything else can fail, so that closing it closes this.
+        if let Some(entry) = self.entries().get_mut(&owner) {
+            entry.door = door.clone();
+        }
         let Door::Lanes { pool, handle, .. } = &door else { return Ok((door, Profile::default())) };
         let profile = self.warm_up_in_worker((pool, *handle), request, spec, warmup, notes)?;
         Ok((door, profile))
@@ -267,6 +272,9 @@ impl Models {
         let entry = self.entries().remove(&handle).ok_or_else(|| unknown_handle(handle))?;
         if let Some((model, closed)) = entry.served {
             self.server.shared.withdraw(&model);
+            if let Placement::Lanes(pool, _) = &model.placement {
+                pool.forget(&model);
+            }
             drop(model);
             // Whoever still runs after this long is answered by what happens to its instance.
             let waited = async { tokio::time::timeout(CLOSE_TIMEOUT, closed).await };
@@ -304,6 +312,17 @@ impl Models {
         }
         pids
     }
+}
+
+/// Whether a model may run on the reactors, by what it is asked to do and by its backend's word.
+fn may_run_inline(backend: &dyn NativeBackend, request: &OpenRequest) -> Result<()> {
+    if request.configuration.get("sequence").is_some_and(|sequence| !sequence.is_null()) {
+        return Err(Error::new(
+            Code::FailedPrecondition,
+            "models that keep sequences run in a worker; use worker: shared or own",
+        ));
+    }
+    backend.inline_safe(request)
 }
 
 fn unknown_handle(handle: u64) -> Error {

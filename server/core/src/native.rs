@@ -75,9 +75,6 @@ impl Onnx {
 
 impl NativeBackend for Onnx {
     fn inline_safe(&self, request: &OpenRequest) -> Result<()> {
-        if request.configuration.get("sequence").is_some_and(|sequence| !sequence.is_null()) {
-            return Err(refuse("models that keep sequences run in a worker; use worker: shared or own"));
-        }
         if request.device != "cpu" {
             return Err(refuse("inline models run on the CPU; use worker: shared or own"));
         }

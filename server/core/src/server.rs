@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use kingpole_engine::{Clock, Engine, EngineConfiguration, PendingControl, ServerInfo, Shared};
 use kingpole_frontends::{
-    FrontendConfiguration, Listeners, MemoryBudget, SystemRegions, load_tls, reactor, run_reactor,
+    FrontendConfiguration, HeaderPattern, Listeners, MemoryBudget, StreamDialect, SystemRegions, load_tls,
+    reactor, run_reactor,
 };
-use kingpole_values::{Error, Result};
+use kingpole_values::{Code, Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 
@@ -110,6 +111,15 @@ impl Server {
             client_shared_memory: configuration
                 .client_shared_memory
                 .then(|| SystemRegions::new(configuration.shared_memory_prefix.clone())),
+            stream_dialect: stream_dialect(&configuration.stream_dialect)?,
+            http_headers: header_pattern(
+                "http_header_forward_pattern",
+                configuration.http_header_forward_pattern.as_deref(),
+            )?,
+            grpc_headers: header_pattern(
+                "grpc_header_forward_pattern",
+                configuration.grpc_header_forward_pattern.as_deref(),
+            )?,
             ..FrontendConfiguration::default()
         };
         let listeners = Listeners::bind(&configuration.listen)?;
@@ -168,6 +178,18 @@ impl Server {
         }
         clean && self.shared.in_flight() == 0
     }
+}
+
+fn stream_dialect(name: &str) -> Result<StreamDialect> {
+    StreamDialect::from_name(name.as_bytes()).ok_or_else(|| {
+        let message = format!("stream_dialect: expected triton or open-inference, got '{name}'");
+        Error::new(Code::FailedPrecondition, message)
+    })
+}
+
+fn header_pattern(setting: &str, pattern: Option<&str>) -> Result<Option<HeaderPattern>> {
+    let built = pattern.map(HeaderPattern::new).transpose();
+    built.map_err(|error| Error::new(error.code, format!("{setting}: {}", error.message)))
 }
 
 fn start_reactor(

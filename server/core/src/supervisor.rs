@@ -24,6 +24,10 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause before a second start in a row; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The same after a life in which it served: its other models should not wait for one that crashes it.
+const LONGEST_PAUSE_OF_ONE_THAT_SERVED: Duration = Duration::from_secs(1);
+/// How long an unload may wait for the worker, which is busy with a batch or a stream of responses.
+const UNLOAD_WAIT: Duration = Duration::from_secs(30);
 /// A worker that lived this long is not failing at start.
 const SETTLED: Duration = Duration::from_secs(10);
 /// After this many failed starts in a row, requests are no longer kept waiting.
@@ -53,6 +57,10 @@ struct Worker {
     label: String,
     command: Vec<String>,
     environment: BTreeMap<String, String>,
+    /// Whether models are loaded while batches of others run.
+    loads_beside: bool,
+    /// Held while a batch runs.
+    executing: Arc<tokio::sync::Mutex<()>>,
     pool: Arc<Pool>,
     shared: Arc<Shared>,
     /// Where its socket is read.
@@ -105,17 +113,15 @@ impl WorkerPool {
         let mut environment = configuration.worker_environment.clone();
         let threads = (configuration.threads / count).max(1);
         environment.entry("KINGPOLE_THREADS".to_owned()).or_insert_with(|| threads.to_string());
-        let mut command = configuration.worker_command.clone();
-        if shared {
-            command.push("--shared".to_owned());
-        }
         let pool = Pool::new(count);
         let workers: Vec<Arc<Worker>> = (0..count)
             .map(|index| {
                 Arc::new(Worker {
                     index,
                     label: label.to_owned(),
-                    command: command.clone(),
+                    command: configuration.worker_command.clone(),
+                    loads_beside: shared,
+                    executing: Arc::default(),
                     environment: environment.clone(),
                     pool: pool.clone(),
                     shared: server.shared.clone(),
@@ -175,9 +181,8 @@ impl WorkerPool {
             let known = lock(&worker.loads).remove(&handle).is_some();
             let link = worker.link.borrow().clone();
             if let (true, Link::Up(connection)) = (known, link) {
-                // A worker that goes away now has unloaded it as well. One that does not answer is busy
-                // with a batch, which has a limit of its own.
-                let _ = connection.unload(handle).await;
+                // A worker that goes away now has unloaded it as well; one that is busy does it later.
+                let _ = tokio::time::timeout(UNLOAD_WAIT, connection.unload(handle)).await;
             }
             worker.models.forget(handle);
         }
@@ -206,6 +211,7 @@ impl WorkerPool {
                 parameters: Vec::new(),
             };
             let connection = worker.connection().await?;
+            let _one_at_a_time = worker.executing.lock().await;
             let Ok(executed) = tokio::time::timeout(limit, connection.execute(&request)).await else {
                 let error = overran(name, limit);
                 connection.abandon(&Error::unavailable(error.message.clone()));
@@ -309,8 +315,16 @@ impl Worker {
         let loads: Vec<Kept> = lock(&self.loads).values().cloned().collect();
         for kept in loads {
             let handle = kept.request.handle;
+            let wanted = || lock(&self.loads).contains_key(&handle);
+            if !wanted() {
+                continue;
+            }
             match self.load_within_limit(connection, &kept).await {
-                Ok(_) => self.models.loaded(handle),
+                Ok(_) if wanted() => self.models.loaded(handle),
+                // It was unloaded meanwhile.
+                Ok(_) => {
+                    let _ = tokio::time::timeout(UNLOAD_WAIT, connection.unload(handle)).await;
+                }
                 Err(LoadFailure::Model(error) | LoadFailure::Overran(error)) => self.lose(&kept, &error),
                 Err(LoadFailure::Ended(error)) => {
                     let ended = lock(&self.loads).get_mut(&handle).map_or(0, |kept| {
@@ -339,46 +353,51 @@ impl Worker {
 
     async fn supervise(self: Arc<Self>) {
         let mut stopping = self.stopping.subscribe();
-        let mut failures = 0;
+        let (mut failures, mut short_lives) = (0, 0);
         while !*stopping.borrow() {
             let began = Instant::now();
-            let ended = self.live_once().await;
+            let mut came_up = false;
+            let ended = self.live_once(&mut came_up).await;
             self.pid.store(0, Relaxed);
             let Some(reason) = ended.filter(|_| !*stopping.borrow()) else { break };
-            failures = if began.elapsed() > SETTLED { 0 } else { failures + 1 };
+            // One that served was started all right, whatever a batch did to it.
+            failures = if came_up { 0 } else { failures + 1 };
+            short_lives = if began.elapsed() > SETTLED { 0 } else { short_lives + 1 };
             eprintln!("kingpole: the worker for {} {reason}; starting it again", self.label);
             if failures >= GIVE_UP_AFTER {
                 let error = Error::unavailable(format!(
                     "the worker for {} cannot be started: it {reason}",
                     self.label
                 ));
-                self.pool.give_up(&error, self.shared.clock().now_us());
+                self.pool.give_up(self.index, &error, self.shared.clock().now_us());
                 self.link.send_replace(Link::Failed(error));
             }
             // The first restart is immediate: a single crash should cost its clients little.
-            if failures > 1 {
-                let pause = FIRST_PAUSE * 2u32.saturating_pow(failures - 2);
+            if short_lives > 1 {
+                let pause = FIRST_PAUSE * 2u32.saturating_pow(short_lives.min(16) - 2);
+                let longest = if came_up { LONGEST_PAUSE_OF_ONE_THAT_SERVED } else { LONGEST_PAUSE };
                 tokio::select! {
-                    () = tokio::time::sleep(pause.min(LONGEST_PAUSE)) => {}
+                    () = tokio::time::sleep(pause.min(longest)) => {}
                     () = asked_to_stop(&mut stopping) => {}
                 }
             }
         }
         // Whoever still waits, waits for a lane that will never come.
         let error = Error::unavailable(format!("the worker for {} was stopped", self.label));
-        self.pool.give_up(&error, self.shared.clock().now_us());
+        self.pool.give_up(self.index, &error, self.shared.clock().now_us());
         self.link.send_replace(Link::Failed(error));
         self.stopped.send_replace(true);
     }
 
     /// One life of the process. Gives the reason of its end; `None` if it ended with the server.
-    async fn live_once(&self) -> Option<String> {
-        let (process, channel) = match WorkerProcess::spawn(&self.command, &self.environment) {
+    async fn live_once(&self, came_up: &mut bool) -> Option<String> {
+        let spawned = WorkerProcess::spawn(&self.command, &self.environment, self.loads_beside);
+        let (process, channel, load_channel) = match spawned {
             Ok(spawned) => spawned,
             Err(error) => return Some(format!("could not be started: {}", error.message)),
         };
         self.pid.store(process.pid(), Relaxed);
-        let connection = Connection::new(channel, process.pid(), &self.label, IDLE_ARENA_BYTES);
+        let connection = Connection::new(channel, load_channel, process.pid(), &self.label, IDLE_ARENA_BYTES);
         let reading = self.reader.spawn(connection.clone().run());
         match tokio::time::timeout(READY_TIMEOUT, connection.ready()).await {
             Ok(Ok(_)) => {}
@@ -386,11 +405,13 @@ impl Worker {
             Err(_) => return Some(end(process, &connection, "did not come up in time").await),
         }
         self.models.begin_anew();
-        self.pool.attach(self.index, Arc::new(WorkerLane::new(connection.clone(), self.models.clone())));
+        let lane = WorkerLane::new(connection.clone(), self.models.clone(), self.executing.clone());
+        self.pool.attach(self.index, Arc::new(lane));
         self.shared.wake();
         let up = async {
             self.take_back(&connection).await;
             if connection.closed().is_none() {
+                *came_up = true;
                 self.link.send_replace(Link::Up(connection.clone()));
             }
             std::future::pending::<()>().await;
@@ -415,6 +436,12 @@ impl Worker {
                 None
             }
         };
+        // Somebody else may hold the worker's end of the socket: whoever waits for it learns of its end from us.
+        connection.abandon(&Error::unavailable(format!(
+            "the worker for {} {}",
+            self.label,
+            reason.as_deref().unwrap_or("was stopped")
+        )));
         self.pool.detach(self.index);
         self.link.send_replace(Link::Starting);
         reason

@@ -29,7 +29,11 @@ _DESCRIPTION = (
     "Models are asked on the main port, which also takes gRPC and frames; the routes tagged Management are on"
     " a port of their own. Every GET on the main port also answers HEAD."
 )
-_PATH_PARAMETERS = {"model": "The model's name.", "version": "One of the model's versions."}
+_PATH_PARAMETERS = {
+    "model": "The model's name.",
+    "version": "One of the model's versions.",
+    "region": "The region's name.",
+}
 _SCHEMAS = "#/components/schemas/{name}"
 _MAIN, _MANAGEMENT = "http://localhost:8000", "http://localhost:8002"
 
@@ -124,7 +128,7 @@ class _Writer:
                 "schema": {"type": "string", "minLength": 1},
             }  # fmt: skip
             # Not where trying the example would load or unload it.
-            if models and "Repository" not in route.tag and route.port == "main":
+            if models and name != "region" and route.tag != "Repository" and route.port == "main":
                 parameter["example"] = models[0].name if name == "model" else models[0].version
             written.append(parameter)
         for name in route.headers:

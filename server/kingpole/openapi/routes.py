@@ -13,6 +13,8 @@ JSON = "application/json"
 OCTETS = "application/octet-stream"
 TEXT = "text/plain"
 FRAME = "application/x-kingpole"
+FRAMES = "application/x-kingpole-stream"
+EVENTS = "text/event-stream"
 BYTES = object()
 """Stands for a body that is no JSON."""
 

@@ -114,6 +114,12 @@ class InferRequest(Struct):
     )
 
 
+Generate = Annotated[
+    dict[str, Any], Meta(description="An input's elements, bare or in lists, for each input; and parameters.")
+]
+Generated = Annotated[dict[str, Any], Meta(description="`model_name`, `model_version` and the outputs.")]
+
+
 class InferOutput(Struct):
     """A tensor of an answer: flat `data`, or the size of its bytes after the JSON in `binary_data_size`."""
 
@@ -213,6 +219,23 @@ class RepositoryParameters(Struct):
     """How to load or unload. `config` replaces the configuration on disk."""
 
     parameters: dict[str, Any] | UnsetType = UNSET
+
+
+class RegionRegistration(Struct):
+    """A range of a file right below /dev/shm; `key` is the file's name."""
+
+    key: str
+    byte_size: Size
+    offset: Size | UnsetType = UNSET
+
+
+class SharedMemoryRegion(Struct):
+    """A registered region, by the name that tensors have it by."""
+
+    name: str
+    key: str
+    offset: Size
+    byte_size: Size
 
 
 class Empty(Struct):

@@ -10,12 +10,26 @@ from dataclasses import replace
 from typing import Any
 
 from kingpole.openapi import schemas
-from kingpole.openapi.routes import BYTES, FRAME, JSON, OCTETS, TEXT, Answer, Bodies, Route, errors
+from kingpole.openapi.routes import (
+    BYTES,
+    EVENTS,
+    FRAME,
+    FRAMES,
+    JSON,
+    OCTETS,
+    TEXT,
+    Answer,
+    Bodies,
+    Route,
+    errors,
+)
 
 TAGS = {
     "Open Inference": "Asking models: the Open Inference Protocol v2 with binary tensors.",
     "Repository": "Which models there are; loading and unloading, when the server runs with"
     " `--control-mode explicit`.",
+    "Shared memory": "Named regions of memory that clients on the same machine share, when the server runs"
+    " with `--client-shared-memory`. CUDA regions are not offered.",
     "Frame": "Kingpole's own format, one frame per body: what `kingpole_client` sends.",
     "GraphPipe": "What GraphPipe's clients send, unchanged.",
     "Management": "For operators, on a port of its own.",
@@ -30,6 +44,16 @@ _INFER_ANSWER = Answer(
     {JSON: schemas.InferResponse, OCTETS: BYTES},
     ("Inference-Header-Content-Length", "Server-Timing"),
 )
+
+
+_GENERATE: dict[str, Any] = {
+    "tag": "Open Inference",
+    "methods": ("post",),
+    "description": "Fields that name an input are its elements; `parameters` and all other fields but `id`"
+    " are parameters.",
+    "request": {JSON: schemas.Generate},
+    "headers": ("kingpole-timeout-us",),
+}
 
 
 def _ok(description: str, kind: Any) -> Answer:
@@ -136,6 +160,34 @@ def _open_inference() -> tuple[Route, ...]:
                 answers={200: _INFER_ANSWER, **errors(_ERROR, *_INFER_ERRORS)},
             )
         ),
+        *_of_versions(
+            Route(
+                path="/v2/models/{model}/generate",
+                operation="generate",
+                summary="Infer, with plain fields",
+                **_GENERATE,
+                answers={
+                    200: _ok("The outputs as fields; of one element bare.", schemas.Generated),
+                    **errors(_ERROR, *_INFER_ERRORS),
+                },
+            )
+        ),
+        *_of_versions(
+            Route(
+                path="/v2/models/{model}/generate_stream",
+                operation="generateStream",
+                summary="Infer, with plain fields, any number of responses",
+                **_GENERATE,
+                answers={
+                    200: Answer(
+                        "An event for each response, with the same object as its data; an event `error` if"
+                        " something fails after the first.",
+                        {EVENTS: str},
+                    ),
+                    **errors(_ERROR, *_INFER_ERRORS),
+                },
+            )
+        ),
     )
 
 
@@ -177,10 +229,54 @@ def _repository() -> tuple[Route, ...]:
     )
 
 
+def _shared_memory() -> tuple[Route, ...]:
+    missing = {404: Answer("There is no such region.", _ERROR)}
+    refused = {403: Answer("The key is not one that clients may name.", _ERROR)}
+    system, cuda = "/v2/systemsharedmemory", "/v2/cudasharedmemory"
+    found = _ok("A row for each region.", list[schemas.SharedMemoryRegion])
+    none = _ok("There never are any.", list[schemas.SharedMemoryRegion])
+    gone = _ok("It is gone, or never was.", schemas.Empty)
+    off = errors(_ERROR, 501)
+
+    def route(path: str, operation: str, summary: str, answers: dict[int, Answer], **more: Any) -> Route:
+        reads = operation.endswith("Status")
+        return Route(
+            path=path, operation=operation, tag="Shared memory", methods=("get",) if reads else ("post",),
+            summary=summary, answers=answers, **more,
+        )  # fmt: skip
+
+    def register(path: str, operation: str, answers: dict[int, Answer], **more: Any) -> Route:
+        answers = {**errors(_ERROR, *_BODY_ERRORS, 429), **off, **answers}
+        return route(f"{path}/region/{{region}}/register", operation, "Register a region", answers, **more)
+
+    registered = _ok("It is registered.", schemas.Empty)
+    one = "/region/{region}"
+    return (
+        route(f"{system}/status", "systemRegionsStatus", "Every region", {200: found, **off}),
+        route(f"{system}{one}/status", "systemRegionStatus", "One region", {200: found, **missing, **off}),
+        register(
+            system,
+            "systemRegionRegister",
+            {200: registered, **refused},
+            request={JSON: schemas.RegionRegistration},
+        ),
+        route(f"{system}{one}/unregister", "systemRegionUnregister", "Forget a region", {200: gone, **off}),
+        route(f"{system}/unregister", "systemRegionsUnregister", "Forget every region", {200: gone, **off}),
+        route(f"{cuda}/status", "cudaRegionsStatus", "Every CUDA region", {200: none}),
+        route(f"{cuda}{one}/status", "cudaRegionStatus", "One CUDA region", missing),
+        register(cuda, "cudaRegionRegister", {}, request={JSON: dict[str, Any]}, is_request_required=False),
+        route(f"{cuda}{one}/unregister", "cudaRegionUnregister", "Forget a CUDA region", {200: gone}),
+        route(f"{cuda}/unregister", "cudaRegionsUnregister", "Forget every CUDA region", {200: gone}),
+    )
+
+
 def _frame() -> Route:
     kind: Bodies = {FRAME: BYTES}
     answers = {
-        200: Answer("A Response frame.", kind),
+        200: Answer(
+            "A Response frame; with `Accept: application/x-kingpole-stream` all there are, as they are made.",
+            {FRAME: BYTES, FRAMES: BYTES},
+        ),
         **errors(kind, *_INFER_ERRORS),
         415: Answer("The content type says that it is no frame.", _ERROR),
     }
@@ -330,4 +426,11 @@ def _management() -> tuple[Route, ...]:
     )
 
 
-ROUTES: tuple[Route, ...] = (*_open_inference(), *_repository(), _frame(), *_graphpipe(), *_management())
+ROUTES: tuple[Route, ...] = (
+    *_open_inference(),
+    *_repository(),
+    *_shared_memory(),
+    _frame(),
+    *_graphpipe(),
+    *_management(),
+)

@@ -179,7 +179,10 @@ def config_json(specification: Mapping[str, Any], configuration: ModelConfigurat
     }
     if configuration.sequence is not None:
         made["sequence_batching"] = sequence_batching(
-            configuration.sequence, specification["sequence"], specification["max_queue_delay_us"]
+            configuration.sequence,
+            specification["sequence"],
+            specification["max_queue_delay_us"],
+            batches=batches,
         )
     elif batches:
         made["dynamic_batching"] = {

@@ -33,6 +33,7 @@ def read_sequence_batching(
         ConfigurationError: For what cannot be served as asked.
     """
     where = f"{file}: sequence_batching"
+    fields = _snake_case(fields)
     for name in _REFUSED:
         if fields.get(name):
             raise ConfigurationError(f"{where}.{name}: not supported")
@@ -41,16 +42,34 @@ def read_sequence_batching(
         "states": [_state(each, where) for each in _all(fields, "state")],
     }
     if idle := fields.get("max_sequence_idle_microseconds"):
-        made["max_idle_us"] = int(idle)
+        made["max_idle_us"] = _number(idle, where, "max_sequence_idle_microseconds")
     oldest = fields.get("oldest")
     strategy = oldest if isinstance(oldest, dict) else fields.get("direct")
     strategy = strategy if isinstance(strategy, dict) else {}
     if isinstance(oldest, dict):
         made["strategy"] = "oldest"
         if candidates := oldest.get("max_candidate_sequences"):
-            made["max_candidates"] = int(candidates)
+            made["max_candidates"] = _number(candidates, where, "max_candidate_sequences")
     notes.extend(f"{where}: {name} has no effect" for name in _UNUSED if strategy.get(name))
-    return made, int(strategy.get("max_queue_delay_microseconds", 0))
+    delay = strategy.get("max_queue_delay_microseconds", 0)
+    return made, _number(delay, where, "max_queue_delay_microseconds")
+
+
+def _number(value: Any, where: str, field: str) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError) as error:
+        raise ConfigurationError(f"{where}.{field}: expected a number, got {value!r}") from error
+
+
+def _snake_case(value: Any) -> Any:
+    """The same with lower_case names throughout: protobuf JSON allows both forms."""
+    if isinstance(value, dict):
+        names = {
+            name: "".join(f"_{each.lower()}" if each.isupper() else each for each in name) for name in value
+        }
+        return {names[name]: _snake_case(each) for name, each in value.items()}
+    return [_snake_case(each) for each in value] if isinstance(value, list) else value
 
 
 def _all(fields: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
@@ -87,14 +106,15 @@ def _state(each: Mapping[str, Any], where: str) -> dict[str, Any]:
     if initial:
         dims = initial[0].get("dims")
         if dims is not None:
-            made["shape"] = [int(size) for size in (dims if isinstance(dims, list) else [dims])]
+            sizes = dims if isinstance(dims, list) else [dims]
+            made["shape"] = [_number(size, where, "initial_state.dims") for size in sizes]
         if file := initial[0].get("data_file"):
             made["initial"] = f"initial_state/{file}"
     return made
 
 
 def sequence_batching(
-    configuration: SequenceConfiguration, specification: Mapping[str, Any], delay_us: int
+    configuration: SequenceConfiguration, specification: Mapping[str, Any], delay_us: int, *, batches: bool
 ) -> dict[str, Any]:
     """Write the message as protobuf JSON.
 
@@ -102,6 +122,7 @@ def sequence_batching(
         configuration: What the owner wrote.
         specification: What the core was told of it.
         delay_us: The queue delay of the model.
+        batches: Whether requests are joined; the dims of Triton leave their rows out.
     """
     datatypes = {each["name"]: each["datatype"] for each in specification["controls"]}
     controls = []
@@ -124,7 +145,7 @@ def sequence_batching(
             "input_name": each["input"],
             "output_name": each["output"],
             "data_type": f"TYPE_{each['datatype']}",
-            "dims": each["shape"],
+            "dims": each["shape"][1:] if batches else each["shape"],
             "initial_state": [],
         }
         for each in states

@@ -15,7 +15,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m kingpole.worker")
     parser.add_argument("--fd", type=int, required=True, help="inherited SOCK_SEQPACKET socket")
     parser.add_argument(
-        "--shared", action="store_true", help="load models beside those that serve, on a thread of its own"
+        "--load-fd", type=int, help="another one, on which models are loaded while batches run"
     )
     parsed = parser.parse_args(arguments)
     # Ctrl-C reaches the whole process group; the server decides when its workers end.
@@ -26,8 +26,9 @@ def main(arguments: list[str] | None = None) -> int:
             os.environ.setdefault(variable, threads)
     from kingpole.worker.serving import Worker
 
+    loads = socket.socket(fileno=parsed.load_fd) if parsed.load_fd is not None else None
     with socket.socket(fileno=parsed.fd) as connection:
-        return Worker(connection, loads_beside=parsed.shared).run()
+        return Worker(connection, loads).run()
 
 
 if __name__ == "__main__":

@@ -76,11 +76,6 @@ class Arenas:
         self._next_number += 2
         return number, descriptor
 
-    @property
-    def lent(self) -> int:
-        """Arenas of this worker's that the server has not released yet."""
-        return sum(number % 2 for number in self._mapped) - len(self._free)
-
     def release(self, number: int) -> None:
         """The server no longer needs an arena: forget its own, keep ours for reuse."""
         if number % 2 == 0:

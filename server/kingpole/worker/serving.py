@@ -6,7 +6,6 @@ import array
 import collections
 import os
 import platform
-import queue
 import socket
 import sys
 import threading
@@ -29,6 +28,9 @@ PARTS_ON_THE_WAY = 4
 _decoder: msgspec.msgpack.Decoder[packets.FromServer] = msgspec.msgpack.Decoder(packets.FromServer)
 _encoder = msgspec.msgpack.Encoder()
 _ANCILLARY_BYTES = socket.CMSG_SPACE(array.array("i").itemsize)
+
+
+_load_decoder: msgspec.msgpack.Decoder[packets.Load] = msgspec.msgpack.Decoder(packets.Load)
 
 
 class _ServerGoneError(Exception):
@@ -62,19 +64,17 @@ class Worker:
     """Runs batches for the server, one at a time.
 
     Promises: every execute packet is answered by exactly one `done` or `error`; an
-    exception of a model ends no more than its batch; end of the socket ends the process; with
-    `loads_beside` a model that is being loaded keeps no other from running.
+    exception of a model ends no more than its batch; end of the socket ends the process; with a
+    socket of its own for them, models are loaded while batches of others run.
     """
 
-    def __init__(self, connection: socket.socket, *, loads_beside: bool = False) -> None:
+    def __init__(self, connection: socket.socket, loads: socket.socket | None = None) -> None:
         self._connection = connection
         # Packets that came while a batch's parts were being sent.
         self._deferred: collections.deque[packets.FromServer] = collections.deque()
-        self._to_load: queue.SimpleQueue[packets.Load] | None = None
-        if loads_beside:
-            self._to_load = queue.SimpleQueue()
+        if loads is not None:
             # A daemon: a model that never finishes loading does not keep the process from ending.
-            threading.Thread(target=self._load_all, name="load", daemon=True).start()
+            threading.Thread(target=self._load_all, args=[loads], name="load", daemon=True).start()
         self._arenas = Arenas()
         self._instances: dict[int, _Instance] = {}
         self._backends: dict[str, Backend] = {}
@@ -88,10 +88,7 @@ class Worker:
                 if type(packet) is packets.Execute:
                     self._execute(packet)
                 elif type(packet) is packets.Load:
-                    if self._to_load is None:
-                        self._load(packet)
-                    else:
-                        self._to_load.put(packet)
+                    self._load(packet)
                 elif type(packet) is packets.Unload:
                     self._unload(packet)
                 elif type(packet) is packets.Release:
@@ -136,7 +133,7 @@ class Worker:
             done = packets.Done(packet.sequence, number, rows, (ended_ns - started_ns) // 1000)
         except _ServerGoneError:
             raise
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a model may raise anything; its batch gets it
+        except BaseException as error:  # noqa: BLE001 - a model may raise anything; its batch gets it
             code, message = _report(name, error)
             self._send(packets.Error(packet.sequence, code, message))
             return
@@ -156,11 +153,17 @@ class Worker:
         """Send each response as the model gives it, until the last or until nobody wants more."""
         parameters = packet.parameters[0] if packet.parameters else {}
         parts = instance.model.execute_in_parts(inputs, parameters)
+        lent: set[int] = set()
         try:
             for outputs in parts:
                 number, rows, descriptor = self._lay_out(instance, outputs, None)
-                self._send(packets.Part(packet.sequence, number, rows), descriptor)
-                if self._is_cancelled(packet.sequence):
+                try:
+                    self._send(packets.Part(packet.sequence, number, rows), descriptor)
+                except ModelError:
+                    self._arenas.release(number)
+                    raise
+                lent.add(number)
+                if self._is_cancelled(packet.sequence, lent):
                     break
         finally:
             # Closed now, on this thread, rather than whenever it is collected.
@@ -168,17 +171,23 @@ class Worker:
                 parts.close()
         return packet.arena, [], None, time.perf_counter_ns()
 
-    def _is_cancelled(self, sequence: int) -> bool:
-        """Look at what has come meanwhile; wait while the server has not taken enough of the parts."""
+    def _is_cancelled(self, sequence: int, lent: set[int]) -> bool:
+        """Look at what has come meanwhile; wait while the server has not taken enough of the batch's parts.
+
+        Args:
+            sequence: The batch.
+            lent: The arenas of its parts that the server has; those that come back are taken out.
+        """
         cancelled = False
         while True:
-            wait = not cancelled and self._arenas.lent >= PARTS_ON_THE_WAY
+            wait = not cancelled and len(lent) >= PARTS_ON_THE_WAY
             try:
                 packet = self._receive(0 if wait else socket.MSG_DONTWAIT)
             except BlockingIOError:
                 return cancelled
             if type(packet) is packets.Release:
                 self._arenas.release(packet.arena)
+                lent.discard(packet.arena)
             elif type(packet) is packets.Cancel:
                 cancelled = cancelled or packet.sequence == sequence
             else:
@@ -234,13 +243,11 @@ class Worker:
             rows.append((name, datatype, shape, at, nbytes))
         return number, rows, descriptor
 
-    def _load_all(self) -> None:
-        """Load what comes, one at a time, for the life of the process."""
-        assert self._to_load is not None
-        while True:
-            packet = self._to_load.get()
+    def _load_all(self, loads: socket.socket) -> None:
+        """Load what comes on a socket of its own, one at a time, until the server is gone."""
+        while data := loads.recv(packets.PACKET_BYTES):
             try:
-                self._load(packet)
+                self._load(_load_decoder.decode(data))
             except _ServerGoneError:
                 # The main thread sees it as well.
                 return
@@ -255,7 +262,7 @@ class Worker:
             model.warmup()
             self._instances[packet.handle] = _Instance(name, model)
             loaded = _loaded(packet.handle, model.signature)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - user code runs at load; the server is told why
+        except BaseException as error:  # noqa: BLE001 - user code runs at load; the server is told why
             code, message = _report(name, error, otherwise="FAILED_PRECONDITION")
             self._send(packets.Failed(packet.handle, code, message))
             return
@@ -268,9 +275,9 @@ class Worker:
         self._send(packets.Unloaded(packet.handle))
 
     def _close(self) -> None:
-        for instance in self._instances.values():
+        # The loading thread may add one meanwhile.
+        for instance in list(self._instances.values()):
             _close(instance)
-        self._instances.clear()
 
     def _send(self, packet: packets.FromWorker, descriptor: int | None = None) -> None:
         data = _encoder.encode(packet)
@@ -346,7 +353,7 @@ def _close(instance: _Instance) -> None:
         _report(instance.name, error)
 
 
-def _report(name: str, error: Exception | SystemExit, otherwise: str = "INTERNAL") -> tuple[str, str]:
+def _report(name: str, error: BaseException, otherwise: str = "INTERNAL") -> tuple[str, str]:
     """Give the code and text of an exception; unexpected ones are printed with their traceback."""
     if isinstance(error, ModelError):
         return error.code, error.message[: packets.MESSAGE_CHARACTERS]

@@ -37,6 +37,23 @@ max_batch_size: 64
 """
 
 
+_COUNT = """\
+import time
+import numpy as np
+from kingpole.contract import ModelError
+
+INPUTS = [("count", "INT32", [1])]
+OUTPUTS = [("value", "INT32", [1])]
+
+def infer(count, parameters):
+    for value in range(int(count[0])):
+        if value == parameters.get("fail_at"):
+            raise ModelError("INTERNAL", f"cannot count beyond {value}")
+        time.sleep(parameters.get("wait_us", 0) / 1e6)
+        yield np.array([value], np.int32)
+"""
+
+
 @dataclass(frozen=True)
 class Running:
     """A running server."""
@@ -63,6 +80,8 @@ def write_repository(directory: Path, served: Any) -> Path:
     for name, worker in ((served.MLP, "auto"), (served.WORKER_MLP, "shared")):
         write_mlp(directory / name / "1" / "model.onnx", served)
         (directory / name / "model.yaml").write_text(f"worker: {worker}\n", encoding="ascii")
+    (directory / served.COUNT / "1").mkdir(parents=True)
+    (directory / served.COUNT / "1" / "model.py").write_text(_COUNT, encoding="ascii")
     (directory / served.IDENTITY).mkdir()
     (directory / served.IDENTITY / "model.yaml").write_text(_IDENTITY, encoding="ascii")
     return directory

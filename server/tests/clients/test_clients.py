@@ -25,6 +25,7 @@ CLIENTS = {
     "tritonclient_http": "tritonclient",
     "tritonclient_grpc": "tritonclient",
     "tritonclient_shared_memory": "tritonclient",
+    "tritonclient_stream": "tritonclient",
     "kserve_client": "kserve",
     "tensorflow_serving_client": "migration",
     "mlflow_client": "migration",

@@ -23,6 +23,8 @@ pub struct GrpcInferRequest {
     pub regions: Regions,
     /// Whether tensors came in typed `contents`: a mirroring server answers in the same way.
     pub used_contents: bool,
+    /// Whether the end of a stream of responses is to be told by one without outputs.
+    pub empty_final_response: bool,
 }
 
 /// Decode a `ModelInferRequest`. Raw contents and strings are views of `body`.
@@ -62,6 +64,7 @@ pub fn decode_infer_request(body: Bytes) -> Result<GrpcInferRequest> {
         }
     }
     crate::parameters::lift_reserved(&mut request)?;
+    let empty_final_response = crate::parameters::take_empty_final_response(&mut request)?;
     let mut regions = Regions { inputs: Vec::new(), outputs: wanted };
     for (index, input) in inputs.iter_mut().enumerate() {
         if let Some(range) = take_range(&mut input.parameters, "input", &input.name)? {
@@ -82,7 +85,7 @@ pub fn decode_infer_request(body: Bytes) -> Result<GrpcInferRequest> {
     }
     let used_contents = inputs.iter().any(|input| !input.contents.is_empty());
     request.inputs = join_tensors(inputs, raw, "raw_input_contents")?;
-    Ok(GrpcInferRequest { request, regions, used_contents })
+    Ok(GrpcInferRequest { request, regions, used_contents, empty_final_response })
 }
 
 /// Encode a `ModelInferRequest`, raw, or with typed contents where every input can be.

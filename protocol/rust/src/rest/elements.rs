@@ -12,10 +12,10 @@ use super::half_precision;
 
 /// The elements of one tensor, before anything is known of their number.
 pub(super) struct Elements {
-    data: Bytes,
-    count: usize,
+    pub(super) data: Bytes,
+    pub(super) count: usize,
     /// The length of the lists at each depth; empty for a bare element.
-    nesting: Vec<usize>,
+    pub(super) nesting: Vec<usize>,
 }
 
 impl Elements {

@@ -3,6 +3,7 @@
 //! Source: protocol/spec/http.md.
 
 pub(crate) mod elements;
+mod generate;
 mod half_precision;
 mod request;
 mod response;
@@ -14,6 +15,7 @@ use bytes::Bytes;
 use kingpole_values::{ByteString, Error, InferRequest};
 
 use crate::{Regions, Scatter};
+pub use generate::{GenerateModel, decode_generate_request, encode_generate_response};
 pub use request::{decode_infer_request, raw_request};
 pub use response::{
     decode_infer_response, encode_infer_request, encode_infer_response, encode_infer_response_in_regions,

@@ -53,6 +53,8 @@ pub fn decode_infer_request(body: Bytes, header_length: Option<usize>) -> Result
         request.outputs.push(RequestedOutput { name, parameters });
     }
     crate::parameters::lift_reserved(&mut request)?;
+    // Over HTTP the end is the end of the body.
+    crate::parameters::take_empty_final_response(&mut request)?;
     Ok(RestInferRequest { request, reply, regions, raw: false })
 }
 

@@ -259,7 +259,7 @@ pub(crate) fn read<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T> {
 }
 
 /// What serde found wrong in `json`, as a sentence.
-fn json_error(error: &serde_json::Error, json: &[u8]) -> Error {
+pub(super) fn json_error(error: &serde_json::Error, json: &[u8]) -> Error {
     if error.is_data() {
         return Error::invalid(format!("the request's JSON is not as expected: {error}"));
     }

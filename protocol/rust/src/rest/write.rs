@@ -118,6 +118,17 @@ pub(super) fn parameter(out: &mut BytesMut, name: &str, value: &Parameter) -> Re
     Ok(())
 }
 
+/// A tensor's elements: the bare one if there is one, else a flat list.
+pub(super) fn bare(out: &mut BytesMut, tensor: &Tensor) -> Result<()> {
+    if tensor.shape.elements() != Some(1) {
+        return elements(out, tensor);
+    }
+    let mut list = BytesMut::new();
+    elements(&mut list, tensor)?;
+    out.put_slice(&list[1..list.len() - 1]);
+    Ok(())
+}
+
 fn boolean(out: &mut BytesMut, value: bool) {
     out.put_slice(if value { b"true" } else { b"false" });
 }

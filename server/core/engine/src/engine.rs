@@ -13,6 +13,7 @@ use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Barrier, Notify, mpsc, oneshot, watch};
 
 use crate::batch::PARTS_ON_THE_WAY;
+use crate::departures::Departures;
 use crate::inline::{self, InlineQueues};
 use crate::pending::{Answer, Pending};
 use crate::registry::Registry;
@@ -193,6 +194,7 @@ struct Reactor {
     shared: Arc<Shared>,
     index: usize,
     wake: Arc<Notify>,
+    departures: Arc<Departures>,
     /// Requests admitted here so far; shows whether the sockets have gone calm.
     arrived: Cell<u64>,
     /// Whether `run` is between its waits, so that it needs no waking.
@@ -237,6 +239,12 @@ async fn relay(
                 let wanted = tokio::select! {
                     wanted = std::future::poll_fn(|cx| pool.poll_ready_for_part(batch, cx)) => wanted,
                     _ = &mut answered => false,
+                    // The lane has its own patience with a client that does not read.
+                    result = &mut running, if ended.is_none() => {
+                        let gives_up = result.is_err();
+                        ended = Some(result);
+                        !gives_up && std::future::poll_fn(|cx| pool.poll_ready_for_part(batch, cx)).await
+                    }
                 };
                 if !wanted || !pool.give_part(batch, outputs, clock.now_us()) {
                     // The lane sees that nobody listens, and ends the batch.
@@ -244,7 +252,7 @@ async fn relay(
                 }
             }
             result = &mut running, if ended.is_none() => ended = Some(result),
-            // Its deadline has come.
+            // Its deadline has come, or its client has gone.
             _ = &mut answered => break,
         }
     }
@@ -275,6 +283,7 @@ impl Engine {
         let reactor = Reactor {
             shared,
             index,
+            departures: Departures::new(Arc::clone(&wake)),
             wake,
             arrived: Cell::new(0),
             running: Cell::new(false),
@@ -346,6 +355,7 @@ impl Engine {
             alone: false,
             sequence: request.sequence.filter(|_| model.spec.sequence.is_some()),
             in_batch: false,
+            doom: None,
             relayed: None,
             answer,
             model,
@@ -374,7 +384,7 @@ impl Engine {
             }
             Placement::Lanes(pool, handle) => {
                 let (pool, handle, deadline_us) = (pool.clone(), *handle, pending.deadline_us);
-                match pool.submit(pending, handle, limit_bytes) {
+                match pool.submit(pending, handle, limit_bytes, &reactor.departures) {
                     Ok(sequence) => self.watch(&pool, sequence, deadline_us),
                     Err(refused) => {
                         let (pending, error) = *refused;
@@ -427,6 +437,7 @@ impl Engine {
             loop {
                 self.settle().await;
                 self.expire();
+                reactor.departures.settle(reactor.shared.clock.now_us());
                 if !self.dispatch() {
                     break;
                 }

@@ -10,6 +10,7 @@
 mod batch;
 mod clock;
 mod decide;
+mod departures;
 mod engine;
 mod inline;
 mod metrics;

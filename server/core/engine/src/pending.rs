@@ -21,6 +21,11 @@ pub trait Responder: Send {
         false
     }
 
+    /// Ready when the client has gone; until then `cx` is told of it, where that can be seen.
+    fn poll_cancelled(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
     /// Whether it can be given several responses, as a decoupled model makes them.
     fn takes_parts(&self) -> bool {
         false
@@ -52,6 +57,10 @@ impl Answer {
 
     pub fn is_cancelled(&mut self) -> bool {
         self.0.as_mut().is_some_and(|responder| responder.is_cancelled())
+    }
+
+    pub fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.as_mut().map_or(Poll::Pending, |responder| responder.poll_cancelled(cx))
     }
 
     pub fn takes_parts(&self) -> bool {
@@ -100,6 +109,8 @@ pub(crate) struct Pending {
     pub sequence: Option<Sequence>,
     /// Whether it is in a batch; only kept for models that keep sequences.
     pub in_batch: bool,
+    /// Why it can never run.
+    pub doom: Option<Error>,
     /// Tells whoever relays its responses that it is answered: closed when this is dropped.
     pub relayed: Option<oneshot::Sender<()>>,
     pub answer: Answer,

@@ -11,7 +11,7 @@
 //! Source: the sequence batcher of Triton ("direct", "oldest", control inputs, implicit state), with sequences that
 //! only we remember surviving the end of their worker.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use bytes::Bytes;
 use kingpole_values::{ByteString, Code, Datatype, Error, Result, Sequence, SequenceId, Shape, Tensor};
@@ -168,7 +168,9 @@ struct Live {
     running: bool,
     /// Its last request was taken in: only a new start may follow.
     closing: bool,
-    /// Why it cannot go on.
+    /// Starts that wait: what comes after one goes on with it, whatever became of what came before.
+    starts: u32,
+    /// Why what came before cannot go on.
     broken: Option<&'static str>,
 }
 
@@ -192,7 +194,9 @@ pub(crate) enum Outcome {
     Done(Vec<Tensor>),
     /// It ran and failed, or may have.
     Failed,
-    /// It never ran.
+    /// It was in a batch that was not begun.
+    NotRun,
+    /// It never left the queue.
     Dropped,
 }
 
@@ -218,32 +222,48 @@ impl Sequences {
         let id = &sequence.id;
         let live = self.live.get_mut(id);
         match live {
-            // One that is started again begins anew; what it still has to run comes first.
-            Some(live) if sequence.start && live.broken.is_some() && live.held == 0 => {
-                *live = Live { held: 1, closing: sequence.end, ..Live::new(policy, live.place, now_us) };
-            }
-            Some(Live { broken: Some(why), .. }) if !sequence.start => {
-                return Err(Error::new(
-                    Code::FailedPrecondition,
-                    format!("sequence {} of model '{model}' cannot go on: {why}; start it again", show(id)),
-                ));
-            }
-            Some(Live { closing: true, .. }) if !sequence.start => return Err(not_started(model, id)),
-            Some(live) => {
+            Some(live) if sequence.start || live.starts > 0 || live.broken.is_none() => {
+                if live.closing && !sequence.start {
+                    return Err(not_started(model, id));
+                }
                 live.closing = sequence.end;
+                live.starts += u32::from(sequence.start);
                 live.held += 1;
                 live.last_us = now_us;
-                if sequence.start {
-                    live.broken = None;
-                }
             }
+            Some(_) => return Err(self.cannot_go_on(model, id)),
             None if sequence.start => {
-                let closing = sequence.end;
-                self.live.insert(id.clone(), Live { held: 1, closing, ..Live::new(policy, None, now_us) });
+                let live = Live { held: 1, starts: 1, closing: sequence.end, ..Live::new(policy, now_us) };
+                self.live.insert(id.clone(), live);
             }
             None => return Err(not_started(model, id)),
         }
         Ok(())
+    }
+
+    /// Why a sequence cannot go on.
+    pub fn cannot_go_on(&self, model: &str, id: &SequenceId) -> Error {
+        let why = self.live.get(id).and_then(|live| live.broken).unwrap_or("it has ended");
+        let message = format!("sequence {} of model '{model}' cannot go on: {why}; start it again", show(id));
+        Error::new(Code::FailedPrecondition, message)
+    }
+
+    /// Those of the offered requests that follow on what was lost, up to the next start of their sequence.
+    pub fn doomed<'a>(&self, offered: impl Iterator<Item = (u64, &'a Sequence)>) -> Vec<u64> {
+        if !self.live.values().any(|live| live.broken.is_some()) {
+            return Vec::new();
+        }
+        let mut started: HashSet<&SequenceId> = HashSet::new();
+        let mut doomed = Vec::new();
+        for (number, sequence) in offered {
+            let broken = self.live.get(&sequence.id).is_none_or(|live| live.broken.is_some());
+            if sequence.start {
+                started.insert(&sequence.id);
+            } else if broken && !started.contains(&sequence.id) {
+                doomed.push(number);
+            }
+        }
+        doomed
     }
 
     /// Choose requests for a batch on a lane: at most one of each sequence, oldest first, none of a sequence that is
@@ -262,17 +282,16 @@ impl Sequences {
         self.places.resize_with(self.places.len().max(lanes), Vec::new);
         self.places[lane].resize(room as usize, None);
         let mut chosen: Vec<Chosen> = Vec::new();
-        let mut passed: Vec<&SequenceId> = Vec::new();
+        let mut passed: HashSet<&SequenceId> = HashSet::new();
         let mut shapes: Option<Vec<Shape>> = None;
         for (position, sequence) in offered.enumerate() {
             if chosen.len() >= max_rows.max(1) as usize {
                 break;
             }
             // The first request of a sequence stands for it; later ones wait behind it.
-            if passed.contains(&&sequence.id) {
+            if !passed.insert(&sequence.id) {
                 continue;
             }
-            passed.push(&sequence.id);
             let Some(live) = self.live.get_mut(&sequence.id) else { continue };
             if live.running || live.place.is_some_and(|place| place.lane != lane) {
                 continue;
@@ -302,9 +321,13 @@ impl Sequences {
     }
 
     /// A chosen request has left with its batch.
-    pub fn begin(&mut self, id: &SequenceId) {
-        if let Some(live) = self.live.get_mut(id) {
+    pub fn begin(&mut self, sequence: &Sequence) {
+        if let Some(live) = self.live.get_mut(&sequence.id) {
             live.running = true;
+            if sequence.start {
+                live.starts = live.starts.saturating_sub(1);
+                live.broken = None;
+            }
         }
     }
 
@@ -318,10 +341,12 @@ impl Sequences {
         let Some(live) = self.live.get_mut(&sequence.id) else { return };
         live.held = live.held.saturating_sub(1);
         live.last_us = live.last_us.max(now_us);
+        let mut over = false;
         match outcome {
             Outcome::Done(states) => {
                 live.running = false;
                 live.states = states;
+                over = sequence.end && live.held == 0;
             }
             Outcome::Failed => {
                 live.running = false;
@@ -331,36 +356,44 @@ impl Sequences {
                     live.broken = Some("its first request failed");
                 }
             }
+            Outcome::NotRun => {
+                live.running = false;
+                if sequence.start {
+                    live.broken = Some("its first request could not be given to the model");
+                }
+            }
             Outcome::Dropped if sequence.start => {
+                live.starts = live.starts.saturating_sub(1);
                 live.broken = Some("its first request was cancelled or its time had passed before it ran");
             }
             Outcome::Dropped => {}
         }
-        if sequence.end && live.held == 0 && !live.running {
-            self.forget(&sequence.id.clone());
+        if over {
+            self.forget(&sequence.id);
+        } else if sequence.end {
+            // It did not run, so that it may be sent again.
+            live.closing = live.closing && live.held > 0;
         }
     }
 
     /// A request goes back to wait, as the lane that ran it is gone.
-    pub fn wait_again(&mut self, id: &SequenceId) {
-        if let Some(live) = self.live.get_mut(id) {
+    pub fn wait_again(&mut self, sequence: &Sequence) {
+        if let Some(live) = self.live.get_mut(&sequence.id) {
             live.running = false;
+            live.starts += u32::from(sequence.start);
         }
     }
 
     /// A lane is gone, and with it what its model remembered.
     pub fn lose_lane(&mut self, policy: &SequencePolicy, lane: usize) {
         for live in self.live.values_mut().filter(|live| live.place.is_some_and(|place| place.lane == lane)) {
-            if policy.remembers() {
-                // Any lane will do from here on.
-                live.place = None;
-            } else {
+            // Any lane will do from here on, for what goes on or for what starts again.
+            live.place = None;
+            if !policy.remembers() {
                 live.broken = Some("its worker has ended, and with it what the model remembered");
             }
         }
-        if policy.remembers()
-            && let Some(places) = self.places.get_mut(lane)
-        {
+        if let Some(places) = self.places.get_mut(lane) {
             places.fill(None);
         }
     }
@@ -401,9 +434,18 @@ impl Sequences {
 }
 
 impl Live {
-    fn new(policy: &SequencePolicy, place: Option<Place>, now_us: u64) -> Self {
+    fn new(policy: &SequencePolicy, now_us: u64) -> Self {
         let states = policy.states.iter().map(|state| state.initial.clone()).collect();
-        Self { place, states, last_us: now_us, held: 0, running: false, closing: false, broken: None }
+        Self {
+            place: None,
+            states,
+            last_us: now_us,
+            held: 0,
+            running: false,
+            closing: false,
+            starts: 0,
+            broken: None,
+        }
     }
 }
 
@@ -470,7 +512,7 @@ mod tests {
             let sequence = step(1, start, end);
             admit(&mut sequences, &policy, &sequence).unwrap();
             assert_eq!(sequences.choose(&policy, (0, 1), 4, [&sequence].into_iter()).len(), 1);
-            sequences.begin(&sequence.id);
+            sequences.begin(&sequence);
             sequences.end(&policy, &sequence, Outcome::Done(vec![]), 1);
         }
         assert!(sequences.is_empty());
@@ -488,7 +530,7 @@ mod tests {
         let chosen = sequences.choose(&policy, (0, 1), 2, offered.iter());
         assert_eq!(chosen, [Chosen { position: 0, row: 0 }, Chosen { position: 2, row: 1 }]);
         for position in [0, 2] {
-            sequences.begin(&offered[position].id);
+            sequences.begin(&offered[position]);
         }
         assert!(
             sequences.choose(&policy, (0, 1), 2, offered[1..].iter()).is_empty(),
@@ -516,6 +558,7 @@ mod tests {
         let first = step(1, true, false);
         admit(&mut sequences, &policy, &first).unwrap();
         sequences.choose(&policy, (0, 1), 4, [&first].into_iter());
+        sequences.begin(&first);
         assert_eq!(sequences.states(&first.id), [state(5)]);
         sequences.end(&policy, &first, Outcome::Done(vec![state(6)]), 1);
         assert_eq!(sequences.states(&first.id), [state(6)]);
@@ -532,6 +575,7 @@ mod tests {
         assert_eq!(sequences.states(&first.id), [state(6)], "a failed request changes nothing");
         admit(&mut sequences, &policy, &first).unwrap();
         sequences.choose(&policy, (1, 2), 4, [&first].into_iter());
+        sequences.begin(&first);
         assert_eq!(sequences.states(&first.id), [state(5)]);
     }
 
@@ -541,6 +585,7 @@ mod tests {
         let first = step(1, true, false);
         admit(&mut sequences, &policy, &first).unwrap();
         sequences.choose(&policy, (0, 1), 4, [&first].into_iter());
+        sequences.begin(&first);
         sequences.end(&policy, &first, Outcome::Done(vec![]), 1);
         sequences.lose_lane(&policy, 0);
         let error = admit(&mut sequences, &policy, &step(1, false, false)).unwrap_err();
@@ -556,6 +601,7 @@ mod tests {
         let (first, second) = (step(1, true, false), step(2, true, false));
         admit(&mut sequences, &policy, &first).unwrap();
         sequences.choose(&policy, (0, 1), 4, [&first].into_iter());
+        sequences.begin(&first);
         sequences.end(&policy, &first, Outcome::Done(vec![]), 10);
         admit(&mut sequences, &policy, &second).unwrap();
         assert!(sequences.choose(&policy, (0, 1), 4, [&second].into_iter()).is_empty());
@@ -574,5 +620,74 @@ mod tests {
         sequences.end(&policy, &first, Outcome::Dropped, 1);
         let error = admit(&mut sequences, &policy, &step(1, false, false)).unwrap_err();
         assert!(error.message.contains("first request"), "{error}");
+    }
+
+    /// Admits steps of one sequence, runs the first `ran` of them, and gives which of the others are doomed.
+    fn doomed_after(
+        sequences: &mut Sequences,
+        policy: &SequencePolicy,
+        steps: &[Sequence],
+        ended: impl FnOnce(&mut Sequences),
+    ) -> Vec<u64> {
+        for step in steps {
+            admit(sequences, policy, step).unwrap();
+        }
+        sequences.choose(policy, (0, 1), 4, steps.iter());
+        sequences.begin(&steps[0]);
+        ended(sequences);
+        sequences.doomed((1..).zip(&steps[1..]))
+    }
+
+    #[test]
+    fn steps_that_wait_behind_what_was_lost_never_run_until_a_start() {
+        let steps =
+            [step(1, true, false), step(1, false, false), step(1, true, false), step(1, false, false)];
+        let direct = policy(Strategy::Direct);
+        let mut sequences = Sequences::default();
+        let doomed = doomed_after(&mut sequences, &direct, &steps, |sequences| {
+            sequences.end(&direct, &steps[0], Outcome::Failed, 1);
+        });
+        assert_eq!(doomed, [1]);
+        let mut sequences = Sequences::default();
+        let doomed =
+            doomed_after(&mut sequences, &direct, &steps, |sequences| sequences.lose_lane(&direct, 0));
+        assert_eq!(doomed, [1]);
+        let mut sequences = Sequences::default();
+        let remembering = with_state(0);
+        let doomed = doomed_after(&mut sequences, &remembering, &steps, |sequences| {
+            sequences.end(&remembering, &steps[0], Outcome::Done(vec![state(9)]), 1);
+            sequences.end(&remembering, &steps[2], Outcome::Dropped, 1);
+        });
+        assert_eq!(doomed, [1], "a start that never ran leaves nothing to go on from");
+    }
+
+    #[test]
+    fn a_start_that_ran_mends_what_a_step_before_it_broke() {
+        let (mut sequences, policy) = (Sequences::default(), policy(Strategy::Direct));
+        let (first, again) = (step(1, true, false), step(1, true, false));
+        admit(&mut sequences, &policy, &first).unwrap();
+        sequences.choose(&policy, (0, 1), 4, [&first].into_iter());
+        sequences.begin(&first);
+        admit(&mut sequences, &policy, &again).unwrap();
+        sequences.end(&policy, &first, Outcome::Failed, 1);
+        sequences.choose(&policy, (0, 1), 4, [&again].into_iter());
+        sequences.begin(&again);
+        sequences.end(&policy, &again, Outcome::Done(vec![]), 2);
+        admit(&mut sequences, &policy, &step(1, false, false)).unwrap();
+    }
+
+    #[test]
+    fn an_end_that_did_not_run_may_be_sent_again() {
+        let (mut sequences, policy) = (Sequences::default(), with_state(0));
+        let (first, last) = (step(1, true, false), step(1, false, true));
+        admit(&mut sequences, &policy, &first).unwrap();
+        sequences.choose(&policy, (0, 1), 4, [&first].into_iter());
+        sequences.begin(&first);
+        sequences.end(&policy, &first, Outcome::Done(vec![state(3)]), 1);
+        for _ in 0..2 {
+            admit(&mut sequences, &policy, &last).unwrap();
+            sequences.end(&policy, &last, Outcome::Dropped, 2);
+        }
+        assert_eq!(sequences.states(&last.id), [state(3)]);
     }
 }

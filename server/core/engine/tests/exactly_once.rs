@@ -236,7 +236,9 @@ impl World {
                 Step::Attach => self.attach(),
                 Step::GiveUp => {
                     let error = Error::unavailable("no lane can be had");
-                    self.pool.give_up(&error, self.shared.clock().now_us());
+                    for index in 0..LANES {
+                        self.pool.give_up(index, &error, self.shared.clock().now_us());
+                    }
                 }
             }
         }

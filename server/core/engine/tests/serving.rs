@@ -2,17 +2,17 @@
 
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use kingpole_engine::{
-    Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFuture, LaneOutcome, Model,
-    ModelSpec, Placement, Pool, Profile, Responder, ServerInfo, Shared, TensorSpec,
+    Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFailure, LaneFuture, LaneOutcome,
+    Model, ModelSpec, Placement, Pool, Profile, Responder, ServerInfo, Shared, TensorSpec,
 };
 use kingpole_values::{
-    Code, Datatype, InferRequest, InferResponse, Parameter, Parameters, Result, Shape, Stage, Tensor,
+    Code, Datatype, Error, InferRequest, InferResponse, Parameter, Parameters, Result, Shape, Stage, Tensor,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 
 fn shared() -> Arc<Shared> {
     let info = ServerInfo { name: "kingpole", version: "0", extensions: vec![] };
@@ -281,6 +281,113 @@ fn a_client_that_leaves_or_a_deadline_ends_a_decoupled_batch() {
         );
         while received.recv().await.is_some() {}
         assert_eq!(shared.in_flight(), 0);
+    });
+}
+
+/// Answers a future; its client has gone once that is dropped.
+struct Waiter(oneshot::Sender<Result<InferResponse>>);
+
+impl Responder for Waiter {
+    fn answer(self: Box<Self>, result: Result<InferResponse>) {
+        let _ = self.0.send(result);
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_closed(cx)
+    }
+}
+
+#[test]
+fn a_request_whose_client_goes_leaves_the_queue_while_no_lane_looks_at_it() {
+    on_a_reactor(async |shared, engine| {
+        let pool = Pool::new(1);
+        let placement = Placement::Lanes(pool.clone(), 1);
+        shared.publish(Model::new(specification("m", "1"), placement, Profile::default(), 1).0);
+        let ask = |value: u8| {
+            let (sender, answer) = oneshot::channel();
+            let input = Tensor {
+                name: "x".into(),
+                datatype: Datatype::Uint8,
+                shape: Shape::new(&[1]),
+                data: Bytes::copy_from_slice(&[value]),
+            };
+            let request = InferRequest { model: "m".into(), inputs: vec![input], ..InferRequest::default() };
+            engine.infer(request, Instant::now(), Box::new(Waiter(sender)));
+            answer
+        };
+        let (gone, stays) = (ask(1), ask(2));
+        tokio::task::yield_now().await;
+        assert_eq!(shared.in_flight(), 2);
+        drop(gone);
+        while shared.in_flight() == 2 {
+            tokio::task::yield_now().await;
+        }
+        pool.attach(0, Arc::new(Echo));
+        shared.wake();
+        assert_eq!(stays.await.unwrap().unwrap().outputs[0].data[..], [2]);
+        assert_eq!(shared.in_flight(), 0);
+    });
+}
+
+/// A lane that gives up a client which takes nothing for a while.
+struct Impatient;
+
+impl Lane for Impatient {
+    fn execute(&self, _handle: u32, mut batch: LaneBatch) -> LaneFuture {
+        let parts = batch.parts.take();
+        Box::pin(async move {
+            let parts = parts.expect("a decoupled model's batch has a listener");
+            loop {
+                let shape = Shape::new(&[1]);
+                let part = Tensor {
+                    name: "y".into(),
+                    datatype: Datatype::Uint8,
+                    shape,
+                    data: Bytes::from_static(&[1]),
+                };
+                let sent = tokio::time::timeout(Duration::from_millis(10), parts.send(vec![part])).await;
+                if sent.is_err() {
+                    let error = Error::new(Code::DeadlineExceeded, "nobody takes it");
+                    return Err(LaneFailure::Batch(error));
+                }
+            }
+        })
+    }
+}
+
+#[test]
+fn a_client_that_stops_reading_does_not_keep_the_lane() {
+    on_a_reactor(async |shared, engine| {
+        publish_decoupled(&shared).attach(0, Arc::new(Impatient));
+        let (mut received, _permit, _) = ask_for_parts(&engine, &[1], None);
+        let answer = tokio::time::timeout(Duration::from_secs(5), received.recv()).await;
+        assert_eq!(answer.unwrap().unwrap().unwrap_err().code, Code::DeadlineExceeded);
+        assert_eq!(shared.in_flight(), 0);
+    });
+}
+
+#[test]
+fn a_lane_that_cannot_be_had_leaves_the_others_working() {
+    on_a_reactor(async |shared, engine| {
+        let pool = Pool::new(2);
+        let placement = Placement::Lanes(pool.clone(), 1);
+        shared.publish(Model::new(specification("m", "1"), placement, Profile::default(), 1).0);
+        pool.attach(0, Arc::new(Echo));
+        let error = Error::unavailable("it does not start");
+        pool.give_up(1, &error, shared.clock().now_us());
+        let response = ask(&engine, "m", &[7], None).recv().await.unwrap().unwrap();
+        assert_eq!(response.outputs[0].data[..], [7]);
+        pool.detach(0);
+        pool.give_up(0, &error, shared.clock().now_us());
+        let error = ask(&engine, "m", &[7], None).recv().await.unwrap().unwrap_err();
+        assert_eq!((error.code, &*error.message), (Code::Unavailable, "it does not start"));
+        pool.attach(1, Arc::new(Echo));
+        shared.wake();
+        assert!(ask(&engine, "m", &[8], None).recv().await.unwrap().is_ok());
     });
 }
 

@@ -5,7 +5,28 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::{MemoryBudget, SystemRegions};
+use crate::{HeaderPattern, MemoryBudget, SystemRegions};
+
+/// What `ModelStreamInfer` answers with: servers differ, and share the method's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StreamDialect {
+    /// `ModelStreamInferResponse`, as Triton does.
+    #[default]
+    Triton,
+    /// Bare `ModelInferResponse`, as `MLServer` and Seldon do.
+    OpenInference,
+}
+
+impl StreamDialect {
+    /// The dialect called so.
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        match name {
+            b"triton" => Some(Self::Triton),
+            b"open-inference" => Some(Self::OpenInference),
+            _ => None,
+        }
+    }
+}
 
 /// Limits and choices of the frontends, the same for every connection.
 #[derive(Clone)]
@@ -30,6 +51,12 @@ pub struct FrontendConfiguration {
     pub mirror_contents: bool,
     /// Named regions of shared memory that clients may register; `None`: they are not offered.
     pub client_shared_memory: Option<Arc<SystemRegions>>,
+    /// What `ModelStreamInfer` answers with where the call does not say.
+    pub stream_dialect: StreamDialect,
+    /// Headers of HTTP requests that become parameters.
+    pub http_headers: Option<HeaderPattern>,
+    /// Metadata of gRPC calls that becomes parameters.
+    pub grpc_headers: Option<HeaderPattern>,
 }
 
 impl Default for FrontendConfiguration {
@@ -45,6 +72,9 @@ impl Default for FrontendConfiguration {
             tls: None,
             mirror_contents: true,
             client_shared_memory: None,
+            stream_dialect: StreamDialect::Triton,
+            http_headers: None,
+            grpc_headers: None,
         }
     }
 }

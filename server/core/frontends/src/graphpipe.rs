@@ -114,6 +114,9 @@ pub(crate) async fn answer(
         Ok(timeout_us) => respond::shorten(&mut request, timeout_us),
         Err(error) => return refuse(&error),
     }
+    if let Some(pattern) = &shared.configuration.http_headers {
+        pattern.forward(headers, &mut request.parameters);
+    }
     // An unknown model is the engine's to refuse.
     if let Ok(specification) = shared.engine.model(named.model, named.version) {
         restore_bool(&mut request, &specification);

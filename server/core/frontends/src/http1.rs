@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Instant;
 
 use bytes::Bytes;
@@ -21,6 +21,7 @@ use crate::connection::Shared;
 use crate::message::HttpRequest;
 use crate::rest;
 use crate::socket::{Socket, linger};
+use crate::streamed::Streamed;
 
 /// Serve one connection until it ends or the server drains.
 pub(crate) async fn serve(mut socket: Socket, shared: Rc<Shared>) {
@@ -74,7 +75,7 @@ async fn answer(
         received,
     };
     let answered = rest::route(request, &shared).await;
-    let mut response = Response::new(Pieces::new(answered.pieces));
+    let mut response = Response::new(Pieces::new(answered.pieces, answered.streamed));
     *response.status_mut() = answered.status;
     *response.headers_mut() = answered.headers;
     if answered.close {
@@ -84,17 +85,18 @@ async fn answer(
     Ok(response)
 }
 
-/// A response body of known length in pieces.
+/// A response body in pieces, of known length unless more comes as it is made.
 struct Pieces {
     rest: std::vec::IntoIter<Bytes>,
     left: u64,
+    streamed: Option<Streamed>,
 }
 
 impl Pieces {
-    fn new(mut pieces: Vec<Bytes>) -> Self {
+    fn new(mut pieces: Vec<Bytes>, streamed: Option<Streamed>) -> Self {
         pieces.retain(|piece| !piece.is_empty());
         let left = pieces.iter().map(|piece| piece.len() as u64).sum();
-        Self { rest: pieces.into_iter(), left }
+        Self { rest: pieces.into_iter(), left, streamed }
     }
 }
 
@@ -104,18 +106,22 @@ impl http_body::Body for Pieces {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let piece = self.rest.next();
-        self.left -= piece.as_ref().map_or(0, |piece| piece.len() as u64);
-        Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))))
+        let Some(piece) = self.rest.next() else {
+            let Some(streamed) = &mut self.streamed else { return Poll::Ready(None) };
+            let piece = ready!(streamed.poll_piece(cx));
+            return Poll::Ready(piece.map(|piece| Ok(Frame::data(piece))));
+        };
+        self.left -= piece.len() as u64;
+        Poll::Ready(Some(Ok(Frame::data(piece))))
     }
 
     fn is_end_stream(&self) -> bool {
-        self.left == 0
+        self.left == 0 && self.streamed.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.left)
+        if self.streamed.is_some() { SizeHint::default() } else { SizeHint::with_exact(self.left) }
     }
 }

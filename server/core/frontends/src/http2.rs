@@ -3,12 +3,12 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
-use h2::{Ping, PingPong, RecvStream};
+use h2::{Ping, PingPong, RecvStream, SendStream};
 use http::{Method, Request, Response, header};
 use tokio::time::Sleep;
 
@@ -16,6 +16,7 @@ use crate::body::Source;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::socket::Socket;
+use crate::streamed::Streamed;
 use crate::{grpc, rest};
 
 const MAX_STREAMS: u32 = 1024;
@@ -145,7 +146,7 @@ fn dispatch(
         let mut respond = respond;
         let route = std::pin::pin!(rest::route(request, &shared));
         if let Some(answered) = unless_reset(route, &mut respond).await {
-            send(respond, answered, head_only);
+            send(respond, answered, head_only).await;
         }
     });
 }
@@ -164,11 +165,82 @@ pub(crate) async fn unless_reset<F: Future + Unpin>(
     .await
 }
 
-fn send(mut respond: SendResponse<Bytes>, answered: HttpResponse, head_only: bool) {
+/// The client has gone.
+pub(crate) struct Gone;
+
+/// What is sent to a client no faster than it reads.
+pub(crate) struct Paced {
+    stream: SendStream<Bytes>,
+    piece: Bytes,
+}
+
+impl Paced {
+    pub(crate) fn new(stream: SendStream<Bytes>) -> Self {
+        Self { stream, piece: Bytes::new() }
+    }
+
+    pub(crate) fn stream(&mut self) -> &mut SendStream<Bytes> {
+        &mut self.stream
+    }
+
+    /// Take the next piece to send. Only when `poll_sent` says that the last one is gone.
+    pub(crate) fn begin(&mut self, piece: Bytes) {
+        self.stream.reserve_capacity(piece.len());
+        self.piece = piece;
+    }
+
+    /// Ready once everything begun was handed to the connection within the client's window.
+    pub(crate) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
+        while !self.piece.is_empty() {
+            let room = match self.stream.capacity() {
+                0 => match ready!(self.stream.poll_capacity(cx)) {
+                    Some(Ok(room)) => room,
+                    Some(Err(_)) | None => return Poll::Ready(Err(Gone)),
+                },
+                room => room,
+            };
+            let part = self.piece.split_to(room.min(self.piece.len()));
+            if self.stream.send_data(part, false).is_err() {
+                return Poll::Ready(Err(Gone));
+            }
+            self.stream.reserve_capacity(self.piece.len());
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Ready once the client has reset the stream or left.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.stream.poll_reset(cx).map(|_| ())
+    }
+
+    /// Send a body as it is made.
+    async fn send_all(mut self, mut streamed: Streamed) -> Result<(), Gone> {
+        loop {
+            std::future::poll_fn(|cx| self.poll_sent(cx)).await?;
+            let next = std::future::poll_fn(|cx| {
+                let next = streamed.poll_piece(cx);
+                if next.is_pending() { self.poll_gone(cx).map(|()| Err(Gone)) } else { next.map(Ok) }
+            });
+            match next.await? {
+                Some(piece) => self.begin(piece),
+                // A stream that is gone has nobody to tell.
+                None => return self.stream.send_data(Bytes::new(), true).map_err(|_| Gone),
+            }
+        }
+    }
+}
+
+async fn send(mut respond: SendResponse<Bytes>, answered: HttpResponse, head_only: bool) {
     let length = answered.body_bytes();
     let mut response = Response::new(());
     *response.status_mut() = answered.status;
     *response.headers_mut() = answered.headers;
+    if let Some(streamed) = answered.streamed {
+        let Ok(stream) = respond.send_response(response, head_only) else { return };
+        // Who has gone has nothing to be told.
+        let _ = Paced::new(stream).send_all(streamed).await;
+        return;
+    }
     response.headers_mut().insert(header::CONTENT_LENGTH, length.into());
     let mut pieces = answered.pieces;
     pieces.retain(|piece| !piece.is_empty());

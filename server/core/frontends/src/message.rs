@@ -8,6 +8,7 @@ use http::header::{self, HeaderName};
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 
 use crate::body::Source;
+use crate::streamed::Streamed;
 
 /// A request whose body has not been read.
 pub(crate) struct HttpRequest {
@@ -18,11 +19,13 @@ pub(crate) struct HttpRequest {
     pub received: Instant,
 }
 
-/// A complete response. Its body is written piece by piece, never joined.
+/// A response. Its body is written piece by piece, never joined.
 pub(crate) struct HttpResponse {
     pub status: StatusCode,
     pub headers: HeaderMap,
     pub pieces: Vec<Bytes>,
+    /// What comes after the pieces, as it is made; its length is not known.
+    pub streamed: Option<Streamed>,
     /// The rest of the request was not read, so that an HTTP/1.1 connection cannot go on.
     pub close: bool,
 }
@@ -35,7 +38,7 @@ impl HttpResponse {
     pub(crate) fn new(status: StatusCode, content_type: HeaderValue, pieces: Vec<Bytes>) -> Self {
         let mut headers = HeaderMap::with_capacity(4);
         headers.insert(header::CONTENT_TYPE, content_type);
-        Self { status, headers, pieces, close: false }
+        Self { status, headers, pieces, streamed: None, close: false }
     }
 
     pub(crate) fn json(status: StatusCode, value: &serde_json::Value) -> Self {
@@ -49,6 +52,11 @@ impl HttpResponse {
 
     pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.insert(name, value);
+        self
+    }
+
+    pub(crate) fn streaming(mut self, streamed: Streamed) -> Self {
+        self.streamed = Some(streamed);
         self
     }
 

@@ -1,11 +1,14 @@
 //! The way back of a request that a future waits for.
 
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::HeaderMap;
 use kingpole_engine::{ControlRequest, Engine, Responder};
 use kingpole_values::{Error, InferRequest, InferResponse, Result};
 use tokio::sync::oneshot;
+
+use crate::outlet::{Outflow, Outlet, Want, Wanted, outlet, want};
 
 /// Answers a waiting future; dropping the future cancels the request.
 struct Waiter(oneshot::Sender<Result<InferResponse>>);
@@ -19,6 +22,67 @@ impl Responder for Waiter {
     fn is_cancelled(&mut self) -> bool {
         self.0.is_closed()
     }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_closed(cx)
+    }
+}
+
+/// Gives any number of responses to whoever holds the other end.
+struct Speaker {
+    responses: Outlet<Result<InferResponse>>,
+    wanted: Wanted,
+}
+
+impl Responder for Speaker {
+    fn answer(self: Box<Self>, result: Result<InferResponse>) {
+        self.responses.put(result);
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        self.wanted.is_cancelled()
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wanted.poll_cancelled(cx)
+    }
+
+    fn takes_parts(&self) -> bool {
+        true
+    }
+
+    fn part(&mut self, response: InferResponse) {
+        let nbytes = response.outputs.iter().map(|output| output.data.len()).sum();
+        self.responses.put_part(Ok(response), nbytes);
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.responses.poll_ready(cx)
+    }
+}
+
+/// The responses to one request, as they come; dropping this cancels the request.
+pub(crate) struct Responses {
+    responses: Outflow<Result<InferResponse>>,
+    _want: Want,
+}
+
+impl Responses {
+    /// The next response, an error, or the end; `None` after the last of them.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<InferResponse>>> {
+        self.responses.poll_next(cx)
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<Result<InferResponse>> {
+        self.responses.next().await
+    }
+}
+
+/// Infer, whether it is answered by one response or by many.
+pub(crate) fn stream(engine: &Engine, request: InferRequest, received: Instant) -> Responses {
+    let ((sender, responses), (want, wanted)) = (outlet(), want());
+    engine.infer(request, received, Box::new(Speaker { responses: sender, wanted }));
+    Responses { responses, _want: want }
 }
 
 /// Infer and wait for the answer.

@@ -123,7 +123,7 @@ async fn hostile_outputs_fail_their_batch_only() {
         ("misaligned", "not a multiple of 64"),
         ("strings", "only 4 are left"),
         ("unsealed", "not sealed"),
-        ("file", "not a memfd"),
+        ("file", "not that of a memfd"),
         ("unknown", "arena 77 is unknown"),
         ("foreign", "not the batch's"),
     ];
@@ -151,7 +151,7 @@ async fn a_broken_packet_ends_the_conversation() {
 
 #[tokio::test]
 async fn a_command_that_is_not_there_says_so() {
-    let error = WorkerProcess::spawn(&["/no/such/python".to_owned()], &BTreeMap::new()).unwrap_err();
+    let error = WorkerProcess::spawn(&["/no/such/python".to_owned()], &BTreeMap::new(), false).unwrap_err();
     assert_eq!(error.code, Code::Unavailable);
     assert!(error.message.contains("cannot be started"), "{error}");
 }

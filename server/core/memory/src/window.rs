@@ -193,7 +193,7 @@ mod tests {
             });
             for _ in 0..500 {
                 // Either is right; what counts is that this test goes on.
-                let (read, written) = (window.read(0, 1 << 20), window.write(0, &[7; 65536]));
+                let (read, written) = (window.read(0, 1 << 20), window.write(0, &vec![7; 65536]));
                 for error in [read.err(), written.err()].into_iter().flatten() {
                     assert_eq!(error.code, Code::InvalidArgument, "{error:?}");
                 }

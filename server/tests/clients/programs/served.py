@@ -18,6 +18,10 @@ WORKER_MLP = "mlp-worker"
 IDENTITY = "identity"
 """Four inputs (-1, -1), each to the output of its name and `_out`."""
 
+COUNT = "count"
+"""INT32 `count` (1) to any number of responses INT32 `value` (1): 0, 1, 2 and so on. The parameter `fail_at`
+makes it fail at a value, `wait_us` makes it wait before each."""
+
 DATATYPES = {"floats": "FP32", "halves": "FP16", "texts": "BYTES", "counts": "INT64"}
 """The inputs of `IDENTITY`."""
 

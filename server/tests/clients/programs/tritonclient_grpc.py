@@ -12,6 +12,7 @@ import report
 import tritonclient.grpc as triton
 import tritonclient.grpc.aio as triton_aio
 from served import (
+    COUNT,
     DATATYPES,
     IDENTITY,
     MLP,
@@ -181,7 +182,7 @@ def test_statistics_count_what_was_inferred(address: str) -> None:
 def test_the_index_lists_every_model_with_its_state(address: str) -> None:
     with client(address) as opened:
         states = {row.name: row.state for row in opened.get_model_repository_index().models}
-        assert states == {MLP: "READY", WORKER_MLP: "READY", IDENTITY: "READY"}
+        assert states == {MLP: "READY", WORKER_MLP: "READY", IDENTITY: "READY", COUNT: "READY"}
 
 
 def test_an_unknown_model_is_refused_by_name(address: str) -> None:
@@ -221,7 +222,7 @@ async def test_the_asyncio_client_infers_and_asks(address: str) -> None:
         assert (await opened.get_model_metadata(MLP)).name == MLP
         assert (await opened.get_model_config(MLP)).config.name == MLP
         assert (await opened.get_inference_statistics(MLP)).model_stats[0].name == MLP
-        assert len((await opened.get_model_repository_index()).models) == 3
+        assert len((await opened.get_model_repository_index()).models) == 4
         check_equal((await opened.infer(MLP, [mlp_input(rows(4))])).as_numpy("y"), mlp(rows(4)))
         check_identity(await opened.infer(IDENTITY, identity_tensors()))
 

@@ -11,13 +11,14 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use kingpole_values::{Error, Sequence, Tensor, Timing};
 use tokio::sync::oneshot;
 
 use crate::batch::{LaneBatch, Splitter, check_outputs};
 use crate::decide::{Decision, Reason, Waiting, decide};
+use crate::departures::Departures;
 use crate::inline::wall_clock_ms;
 use crate::pending::Pending;
 use crate::{Clock, Model};
@@ -35,6 +36,8 @@ pub struct LaneOutcome {
 /// Why a lane did not finish a batch.
 #[derive(Debug)]
 pub enum LaneFailure {
+    /// The batch was not begun: it cannot be given to the lane as it is.
+    Refused(Error),
     /// The batch failed; the lane lives.
     Batch(Error),
     /// The lane is gone.
@@ -71,6 +74,8 @@ struct Queued {
 struct LaneSlot {
     lane: Option<Arc<dyn Lane>>,
     busy: bool,
+    /// Why none can be had, for now.
+    given_up: Option<Error>,
 }
 
 impl LaneSlot {
@@ -87,8 +92,6 @@ struct PoolState {
     lanes: Vec<LaneSlot>,
     /// What is kept for models whose requests belong to sequences, by the number of their load.
     kept: HashMap<usize, Kept>,
-    /// Set while no lane can be had; new requests are refused with it.
-    broken: Option<Error>,
 }
 
 /// A batch on its way to a lane.
@@ -152,10 +155,8 @@ impl Pool {
 
     /// A lane can take batches (again). Wake a reactor afterwards: `Shared::wake`.
     pub fn attach(&self, index: usize, lane: Arc<dyn Lane>) {
-        let mut state = self.lock();
-        state.broken = None;
-        if let Some(slot) = state.lanes.get_mut(index) {
-            *slot = LaneSlot { lane: Some(lane), busy: false };
+        if let Some(slot) = self.lock().lanes.get_mut(index) {
+            *slot = LaneSlot { lane: Some(lane), busy: false, given_up: None };
         }
     }
 
@@ -168,12 +169,18 @@ impl Pool {
         state.lose_lane(index);
     }
 
-    /// No lane can be had: answer all who wait, and refuse newcomers until one is attached.
-    pub fn give_up(&self, error: &Error, now_us: u64) {
+    /// This lane cannot be had. Once that is true of every one: answer all who wait, and refuse newcomers until
+    /// one is attached.
+    pub fn give_up(&self, index: usize, error: &Error, now_us: u64) {
         let waiting: Vec<Pending> = {
             let mut guard = self.lock();
             let state = &mut *guard;
-            state.broken = Some(error.clone());
+            if let Some(slot) = state.lanes.get_mut(index) {
+                slot.given_up = Some(error.clone());
+            }
+            if state.broken().is_none() {
+                return;
+            }
             let sequences: Vec<u64> =
                 state.queues.iter_mut().flat_map(|queue| queue.waiting.drain(..)).collect();
             sequences.into_iter().filter_map(|sequence| state.remove(sequence)).collect()
@@ -183,20 +190,23 @@ impl Pool {
         }
     }
 
-    /// Admit a request. On refusal the request comes back with the reason.
+    /// A load of a model is gone: nothing is remembered for it any more.
+    pub fn forget(&self, model: &Model) {
+        self.lock().kept.remove(&model.number);
+    }
+
+    /// Admit a request. On refusal the request comes back with the reason. `departures` hears of its client.
     pub(crate) fn submit(
-        &self,
-        pending: Pending,
+        self: &Arc<Self>,
+        mut pending: Pending,
         handle: u32,
         limit_bytes: usize,
+        departures: &Arc<Departures>,
     ) -> Result<u64, Box<(Pending, Error)>> {
         let mut guard = self.lock();
         let state = &mut *guard;
-        if let Some(error) = &state.broken {
+        if let Some(error) = state.broken() {
             let error = error.clone();
-            return Err(Box::new((pending, error)));
-        }
-        if let Err(error) = state.admit_step(&pending) {
             return Err(Box::new((pending, error)));
         }
         let number = pending.model.number;
@@ -217,14 +227,22 @@ impl Pool {
                 "the queue of model '{}' is full: {} bytes wait or run, the limit is {limit_bytes}",
                 pending.model.spec.name, queue.bytes
             ));
-            state.drop_step(&pending);
             return Err(Box::new((pending, error)));
         }
+        // Last, as it changes the sequence.
+        if let Err(error) = state.admit_step(&pending) {
+            return Err(Box::new((pending, error)));
+        }
+        let queue = &mut state.queues[index];
         state.next_sequence += 1;
         let sequence = state.next_sequence;
         queue.bytes += pending.bytes;
         queue.held += 1;
         queue.waiting.push_back(sequence);
+        let waker = Waker::from(departures.watch(self, sequence));
+        if pending.answer.poll_cancelled(&mut Context::from_waker(&waker)).is_ready() {
+            waker.wake();
+        }
         state.requests.insert(sequence, pending);
         Ok(sequence)
     }
@@ -232,6 +250,16 @@ impl Pool {
     /// Whether this request is still unanswered.
     pub(crate) fn holds(&self, sequence: u64) -> bool {
         self.lock().requests.contains_key(&sequence)
+    }
+
+    /// A request whose client has gone, taken out of wherever it is; else `waker` hears of it.
+    pub(crate) fn take_if_abandoned(&self, sequence: u64, waker: &Waker) -> Option<Pending> {
+        let mut state = self.lock();
+        let answer = &mut state.requests.get_mut(&sequence)?.answer;
+        match answer.poll_cancelled(&mut Context::from_waker(waker)) {
+            Poll::Ready(()) => state.remove(sequence),
+            Poll::Pending => None,
+        }
     }
 
     /// Answer a request whose deadline has come, wherever it is.
@@ -270,8 +298,10 @@ impl Pool {
             // Decided under the same lock: a lane attached later wakes whoever was told so.
             state.lacks_lanes()
         };
-        for request in dead {
-            if request.is_expired(now_us) {
+        for mut request in dead {
+            if let Some(doom) = request.doom.take() {
+                request.fail(doom, now_us);
+            } else if request.is_expired(now_us) {
                 request.expire(now_us);
             } else {
                 request.discard(now_us);
@@ -319,14 +349,13 @@ impl Pool {
                 self.answer_rows(dispatched, &outcome, ended_us);
             }
             Err(failure) if model.spec.sequence.is_some() => {
-                let alive = matches!(failure, LaneFailure::Batch(_));
+                let alive = matches!(failure, LaneFailure::Batch(_) | LaneFailure::Refused(_));
                 self.free(dispatched.lane_index, &dispatched.lane, alive);
                 let spent = self.give_steps_back(dispatched, &failure, ended_us);
-                let (LaneFailure::Batch(error) | LaneFailure::Lost(error) | LaneFailure::Hung(error)) =
-                    failure;
+                let error = failure.into_error();
                 answers.extend(spent.into_iter().map(|request| (request, error.clone())));
             }
-            Err(LaneFailure::Batch(error)) => {
+            Err(LaneFailure::Batch(error) | LaneFailure::Refused(error)) => {
                 self.free(dispatched.lane_index, &dispatched.lane, true);
                 if let [only] = dispatched.sequences[..] {
                     answers.extend(self.lock().remove(only).map(|request| (request, error.clone())));
@@ -433,13 +462,14 @@ impl Pool {
     fn requeue_alone(&self, dispatched: &Dispatched, attempts: u8) -> Vec<Pending> {
         let mut guard = self.lock();
         let state = &mut *guard;
+        let no_lane_comes = state.broken().is_some();
         let mut spent = Vec::new();
         for &sequence in dispatched.sequences.iter().rev() {
             let Some(request) = state.requests.get_mut(&sequence) else { continue };
             request.alone = true;
             request.attempts += attempts;
             // Where no lane will come, nobody would ever look at the queue again.
-            if request.attempts >= MAX_ATTEMPTS || state.broken.is_some() {
+            if request.attempts >= MAX_ATTEMPTS || no_lane_comes {
                 spent.extend(state.remove(sequence));
                 continue;
             }
@@ -452,7 +482,21 @@ impl Pool {
     }
 }
 
+impl LaneFailure {
+    fn into_error(self) -> Error {
+        match self {
+            Self::Refused(error) | Self::Batch(error) | Self::Lost(error) | Self::Hung(error) => error,
+        }
+    }
+}
+
 impl PoolState {
+    /// Why no lane can be had at all.
+    fn broken(&self) -> Option<&Error> {
+        let given_up = |slot: &LaneSlot| slot.lane.is_none() && slot.given_up.is_some();
+        if self.lanes.iter().all(given_up) { self.lanes.first()?.given_up.as_ref() } else { None }
+    }
+
     fn remove(&mut self, sequence: u64) -> Option<Pending> {
         let request = self.requests.remove(&sequence)?;
         if let Some(queue) = self.queues.iter_mut().find(|queue| queue.model_number == request.model.number) {

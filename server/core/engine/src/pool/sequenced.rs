@@ -93,6 +93,16 @@ impl PoolState {
             .filter_map(|(number, request)| Some((number, request, request.sequence.as_ref()?)))
             .collect();
         let Some(&(_, head, _)) = offered.first() else { return Ok(None) };
+        let doomed: Vec<u64> = self
+            .kept
+            .get(&queue.model_number)
+            .map(|kept| kept.sequences.doomed(offered.iter().map(|&(number, _, step)| (number, step))))
+            .unwrap_or_default();
+        if !doomed.is_empty() {
+            drop(offered);
+            self.refuse_doomed(index, &doomed, dead);
+            return self.next_of_sequences(index, (lane, lane_index), now_us, dead);
+        }
         let model = Arc::clone(&head.model);
         let kept = self.kept.entry(queue.model_number).or_insert_with(|| Kept::new(&model.spec));
         let Some((sequences, policy)) = kept.with_policy() else { return Ok(None) };
@@ -133,7 +143,7 @@ impl PoolState {
             rows.iter().map(|row| row.as_ref().map(|row| row.sequence.clone())).collect();
         drop(rows);
         for step in steps.iter().flatten() {
-            sequences.begin(&step.id);
+            sequences.begin(step);
         }
         for number in &numbers {
             if let Some(request) = self.requests.get_mut(number) {
@@ -156,6 +166,21 @@ impl PoolState {
             reason,
             started_us: now_us,
         }))
+    }
+
+    /// Take the steps that follow on what was lost out of a queue, each with the reason to answer.
+    fn refuse_doomed(&mut self, index: usize, doomed: &[u64], dead: &mut Vec<Pending>) {
+        self.queues[index].waiting.retain(|number| !doomed.contains(number));
+        for &number in doomed {
+            let Some(mut request) = self.remove(number) else { continue };
+            let kept = self.kept.get(&request.model.number);
+            request.doom = request
+                .sequence
+                .as_ref()
+                .zip(kept)
+                .map(|(step, kept)| kept.sequences.cannot_go_on(&request.model.spec.name, &step.id));
+            dead.push(request);
+        }
     }
 
     /// Clear a queue of every request that needs no batch any more: any of them may be the next of its sequence.
@@ -213,23 +238,26 @@ impl Pool {
         let attempts = match failure {
             // By itself it is to blame.
             LaneFailure::Batch(_) | LaneFailure::Hung(_) if members == 1 => MAX_ATTEMPTS,
-            LaneFailure::Batch(_) => 0,
+            LaneFailure::Batch(_) | LaneFailure::Refused(_) => 0,
             LaneFailure::Lost(_) | LaneFailure::Hung(_) => 1,
         };
         let number = dispatched.model.number;
         let mut guard = self.lock();
         let state = &mut *guard;
+        let refused = matches!(failure, LaneFailure::Refused(_));
+        let lanes_come = state.broken().is_none();
         let mut spent = Vec::new();
         for (&request_number, step) in dispatched.sequences.iter().zip(&dispatched.steps).rev() {
             let Some(step) = step else { continue };
-            let lanes_come = state.broken.is_none();
             let again = state.requests.get_mut(&request_number).is_some_and(|request| {
                 request.attempts = request.attempts.saturating_add(attempts);
-                // A model that remembers by itself may have taken the step already.
-                policy.remembers() && lanes_come && request.attempts < MAX_ATTEMPTS
+                // A model that remembers by itself may have taken the step already, if it was begun.
+                let safe = if refused { members > 1 } else { policy.remembers() };
+                safe && lanes_come && request.attempts < MAX_ATTEMPTS
             });
             if !again {
-                state.end_step(number, step, Outcome::Failed, now_us);
+                let outcome = if refused { Outcome::NotRun } else { Outcome::Failed };
+                state.end_step(number, step, outcome, now_us);
                 spent.extend(state.remove(request_number));
                 continue;
             }
@@ -238,7 +266,7 @@ impl Pool {
                 request.in_batch = false;
             }
             if let Some(kept) = state.kept.get_mut(&number) {
-                kept.sequences.wait_again(&step.id);
+                kept.sequences.wait_again(step);
             }
             if let Some(queue) = state.queues.iter_mut().find(|queue| queue.model_number == number) {
                 queue.waiting.push_front(request_number);

@@ -3,20 +3,20 @@
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use kingpole_engine::Responder;
-use kingpole_values::{ByteString, Code, Error, InferRequest, InferResponse, Result};
+use kingpole_values::{ByteString, Code, Error, InferRequest, InferResponse, Parameters, Result};
 use kingpole_wire::Scatter;
 use kingpole_wire::frame::{self, Frame, Message, Metadata, ModelName, ServerInfo, TensorSpec};
-use tokio::sync::mpsc;
 
 use super::arenas::{self, Arenas, Place};
 use super::{encode_error, no_shared_memory};
 use crate::budget::Account;
 use crate::connection::Shared;
-use crate::respond;
+use crate::outlet::{Outlet, Want, Wanted, want};
+use crate::{forward, respond};
 
 /// Requests that a client may have open on one stream.
 ///
@@ -38,53 +38,59 @@ pub(crate) enum Outgoing {
     End,
 }
 
-/// The encoded answer of an inference.
+/// An encoded answer of an inference.
 pub(crate) struct Answer {
     exchange: u64,
     frame: Scatter,
+    /// Whether others follow.
+    part: bool,
 }
 
 /// One stream's exchanges.
 ///
-/// Every request received is answered by exactly one frame, unless the client cancelled it.
+/// Every request received is answered by exactly one frame that is no part, unless the client cancelled it.
 pub(crate) struct Conversation {
     shared: Rc<Shared>,
-    answers: mpsc::UnboundedSender<Outgoing>,
-    in_flight: HashMap<u64, Arc<AtomicBool>>,
+    answers: Outlet<Outgoing>,
+    /// `None` for those that the client has cancelled.
+    in_flight: HashMap<u64, Option<Want>>,
     /// Where the stream can carry shared memory.
     arenas: Option<Arenas>,
 }
 
 impl Conversation {
-    pub(crate) fn new(
-        shared: Rc<Shared>,
-        answers: mpsc::UnboundedSender<Outgoing>,
-        arenas: Option<Arenas>,
-    ) -> Self {
+    pub(crate) fn new(shared: Rc<Shared>, answers: Outlet<Outgoing>, arenas: Option<Arenas>) -> Self {
         Self { shared, answers, in_flight: HashMap::new(), arenas }
     }
 
-    /// Inference requests whose answer was not yet given to `finish`.
+    /// Inference requests whose last answer was not yet given to `finish`.
     pub(crate) fn in_flight(&self) -> usize {
         self.in_flight.len()
     }
 
     /// An answer was taken for writing: gives what is to be written. The place of an answer that the client
     /// no longer wants is taken by the credit that the answer would have given back.
-    pub(crate) fn finish(&mut self, answer: Answer) -> Scatter {
-        let cancelled = self.in_flight.remove(&answer.exchange);
-        if cancelled.is_some_and(|cancelled| cancelled.load(Ordering::Relaxed)) {
-            return frame::encode_cancelled(answer.exchange);
+    pub(crate) fn finish(&mut self, answer: Answer) -> Option<Scatter> {
+        if answer.part {
+            let wanted = self.in_flight.get(&answer.exchange).is_some_and(Option::is_some);
+            return wanted.then_some(answer.frame);
         }
-        answer.frame
+        let cancelled = self.in_flight.remove(&answer.exchange).is_some_and(|want| want.is_none());
+        Some(if cancelled { frame::encode_cancelled(answer.exchange) } else { answer.frame })
     }
 
     /// Take a frame. Answers that are known at once are returned, others come through the channel.
-    pub(crate) fn receive(&mut self, frame: Frame, timeout_us: Option<u64>) -> Option<Scatter> {
+    pub(crate) fn receive(
+        &mut self,
+        frame: Frame,
+        timeout_us: Option<u64>,
+        forwarded: &Parameters,
+    ) -> Option<Scatter> {
         let exchange = frame.exchange;
         let engine = &self.shared.engine;
         let answered = match frame.message {
             Message::Request { mut request, shared, places } => {
+                forward::add(forwarded, &mut request.parameters);
                 let id = request.id.clone();
                 let filled = match &self.arenas {
                     _ if shared.is_empty() && places.is_empty() => Ok(Vec::new()),
@@ -100,8 +106,8 @@ impl Conversation {
                 };
             }
             Message::Cancel => {
-                if let Some(cancelled) = self.in_flight.get(&exchange) {
-                    cancelled.store(true, Ordering::Relaxed);
+                if let Some(want) = self.in_flight.get_mut(&exchange) {
+                    *want = None;
                 }
                 return None;
             }
@@ -159,15 +165,16 @@ impl Conversation {
                 "more than the {CREDIT} requests that this stream was granted are open"
             )));
         }
-        let cancelled = Arc::new(AtomicBool::new(false));
-        self.in_flight.insert(exchange, Arc::clone(&cancelled));
+        let (want, wanted) = want();
+        self.in_flight.insert(exchange, Some(want));
         let responder = FrameReply {
             answers: self.answers.clone(),
             exchange,
             id: request.id.clone(),
-            cancelled,
+            wanted,
             places,
             memory: Arc::clone(&self.shared.memory),
+            failure: None,
         };
         self.shared.engine.infer(request, Instant::now(), Box::new(responder));
         Ok(())
@@ -209,28 +216,56 @@ impl Conversation {
 
 /// Encodes the answer where it was made and queues it for the stream.
 struct FrameReply {
-    answers: mpsc::UnboundedSender<Outgoing>,
+    answers: Outlet<Outgoing>,
     exchange: u64,
     id: Option<ByteString>,
-    cancelled: Arc<AtomicBool>,
+    wanted: Wanted,
     places: Vec<Place>,
     memory: Arc<Account>,
+    /// Why a part could not be given: said at the end.
+    failure: Option<Error>,
+}
+
+impl FrameReply {
+    fn encode(&self, response: &InferResponse) -> Result<Scatter> {
+        let written = arenas::write(&self.places, response);
+        let mut frame = frame::encode_response(response, &written, self.exchange);
+        self.memory.hold_answer(frame.chunks_mut())?;
+        Ok(frame)
+    }
 }
 
 impl Responder for FrameReply {
-    fn answer(self: Box<Self>, result: Result<InferResponse>) {
-        let frame = result.and_then(|response| {
-            let written = arenas::write(&self.places, &response);
-            let mut frame = frame::encode_response(&response, &written, self.exchange);
-            self.memory.hold_answer(frame.chunks_mut())?;
-            Ok(frame)
-        });
+    fn answer(mut self: Box<Self>, result: Result<InferResponse>) {
+        let result = self.failure.take().map_or(result, Err);
+        let frame = result.and_then(|response| self.encode(&response));
         let frame = frame.unwrap_or_else(|error| encode_error(&error, self.id.as_deref(), self.exchange));
-        // A stream that is gone has nobody to tell.
-        let _ = self.answers.send(Outgoing::Answer(Answer { exchange: self.exchange, frame }));
+        self.answers.put(Outgoing::Answer(Answer { exchange: self.exchange, frame, part: false }));
     }
 
     fn is_cancelled(&mut self) -> bool {
-        self.cancelled.load(Ordering::Relaxed) || self.answers.is_closed()
+        self.failure.is_some() || self.wanted.is_cancelled()
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.wanted.poll_cancelled(cx)
+    }
+
+    fn takes_parts(&self) -> bool {
+        true
+    }
+
+    fn part(&mut self, response: InferResponse) {
+        match self.encode(&response) {
+            Ok(frame) => {
+                let (nbytes, exchange) = (frame.len(), self.exchange);
+                self.answers.put_part(Outgoing::Answer(Answer { exchange, frame, part: true }), nbytes);
+            }
+            Err(error) => self.failure = Some(error),
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.answers.poll_ready(cx)
     }
 }

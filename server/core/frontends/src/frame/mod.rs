@@ -7,8 +7,8 @@ mod stream;
 use std::time::Instant;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderValue, Method, StatusCode};
-use kingpole_values::{Code, Error, InferRequest, Result};
+use http::{HeaderValue, Method, StatusCode, header};
+use kingpole_values::{ByteString, Code, Error, InferRequest, InferResponse, Result};
 use kingpole_wire::Scatter;
 use kingpole_wire::frame::{self, Message, SharedTensor};
 
@@ -18,6 +18,7 @@ use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::respond;
 use crate::rest::not_allowed;
+use crate::streamed::{Form, Streamed};
 
 pub(crate) use arenas::Arenas;
 pub(crate) use conversation::{CREDIT, Conversation, Outgoing, grant};
@@ -26,6 +27,8 @@ pub(crate) use stream::serve;
 
 /// Where clients post frames; the content type alone decides, so that any other path would do.
 pub(crate) const INFER_PATH: &str = "/v1/infer";
+/// Frames one after another, in the answer to one request.
+const STREAM_MEDIA_TYPE: &str = "application/x-kingpole-stream";
 
 /// When a refused client should try again.
 const RETRY_AFTER_MS: u32 = 1000;
@@ -101,14 +104,51 @@ pub(crate) async fn over_http(request: HttpRequest, shared: &Shared) -> HttpResp
         respond::shorten(&mut request, respond::timeout_us(&headers)?);
         Ok((request, exchange))
     });
-    let (request, exchange) = match decoded {
+    let (mut request, exchange) = match decoded {
         Ok(decoded) => decoded,
         Err(error) => {
             shared.engine.count_refused(error.code);
             return write_error(&error, None, 0);
         }
     };
-    infer(shared, request, exchange, received).await
+    if let Some(pattern) = &shared.configuration.http_headers {
+        pattern.forward(&headers, &mut request.parameters);
+    }
+    let takes_many = headers.get_all(header::ACCEPT).iter().any(|value| value == STREAM_MEDIA_TYPE);
+    if takes_many {
+        stream(shared, request, exchange, received).await
+    } else {
+        infer(shared, request, exchange, received).await
+    }
+}
+
+/// Frames one after another, the last of which says so, if the client can read them.
+async fn stream(shared: &Shared, request: InferRequest, exchange: u64, received: Instant) -> HttpResponse {
+    let id = request.id.clone();
+    let responses = respond::stream(&shared.engine, request, received);
+    let form = Frames { exchange, id: id.clone() };
+    match Streamed::open(responses, form, &shared.memory).await {
+        Ok(streamed) => {
+            let kind = HeaderValue::from_static(STREAM_MEDIA_TYPE);
+            HttpResponse::new(StatusCode::OK, kind, Vec::new()).streaming(streamed)
+        }
+        Err(error) => write_error(&error, id.as_deref(), exchange),
+    }
+}
+
+struct Frames {
+    exchange: u64,
+    id: Option<ByteString>,
+}
+
+impl Form for Frames {
+    fn response(&self, response: &InferResponse) -> Result<Scatter> {
+        Ok(frame::encode_response(response, &[], self.exchange))
+    }
+
+    fn error(&self, error: &Error) -> Scatter {
+        encode_error(error, self.id.as_deref(), self.exchange)
+    }
 }
 
 async fn infer(shared: &Shared, request: InferRequest, exchange: u64, received: Instant) -> HttpResponse {

@@ -5,15 +5,16 @@ use std::io;
 use std::rc::Rc;
 
 use bytes::{Bytes, BytesMut};
-use kingpole_values::{Error, Result};
+use kingpole_values::{Error, Parameters, Result};
 use kingpole_wire::Scatter;
 use kingpole_wire::frame::{self, FrameReader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 use super::{Arenas, Conversation, Outgoing, encode_error, encode_final_error, grant};
 use crate::budget::Charge;
 use crate::connection::Shared;
+use crate::outlet::{Outflow, Outlet, outlet};
 use crate::socket::{Socket, linger};
 
 /// Answers known at once that may wait to be written before no more is read.
@@ -39,7 +40,7 @@ enum End {
 pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
     let arenas = socket.descriptors().map(|descriptors| Arenas::new(Rc::clone(&shared), descriptors));
     let (mut input, output) = tokio::io::split(socket);
-    let (outgoing, answers) = mpsc::unbounded_channel();
+    let (outgoing, answers) = outlet();
     let stream = Stream {
         conversation: RefCell::new(Conversation::new(Rc::clone(&shared), outgoing.clone(), arenas)),
         shared: Rc::clone(&shared),
@@ -72,7 +73,7 @@ pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
 struct Stream {
     shared: Rc<Shared>,
     conversation: RefCell<Conversation>,
-    outgoing: mpsc::UnboundedSender<Outgoing>,
+    outgoing: Outlet<Outgoing>,
     /// Answers known at once that were not taken for writing.
     unwritten: Cell<usize>,
     /// Tells that something was taken for writing.
@@ -83,7 +84,7 @@ impl Stream {
     fn say(&self, frame: Scatter) {
         self.unwritten.set(self.unwritten.get() + 1);
         // A writer that is gone ends the connection by itself.
-        let _ = self.outgoing.send(Outgoing::AtOnce(frame));
+        self.outgoing.put(Outgoing::AtOnce(frame));
     }
 
     fn refuse(&self, error: &Error) -> End {
@@ -102,7 +103,7 @@ impl Stream {
         while self.conversation.borrow().in_flight() > 0 {
             self.written.notified().await;
         }
-        let _ = self.outgoing.send(Outgoing::End);
+        self.outgoing.put(Outgoing::End);
         end
     }
 
@@ -152,26 +153,22 @@ impl Stream {
             return Ok(());
         }
         let frame = frame::decode(charge.hold(frame))?;
-        let answer = self.conversation.borrow_mut().receive(frame, None);
+        let answer = self.conversation.borrow_mut().receive(frame, None, &Parameters::new());
         if let Some(answer) = answer {
             self.say(answer);
         }
         Ok(())
     }
 
-    async fn write(
-        &self,
-        mut output: WriteHalf<Socket>,
-        mut answers: mpsc::UnboundedReceiver<Outgoing>,
-    ) -> io::Result<()> {
+    async fn write(&self, mut output: WriteHalf<Socket>, mut answers: Outflow<Outgoing>) -> io::Result<()> {
         let mut together = BytesMut::new();
-        while let Some(first) = answers.recv().await {
+        while let Some(first) = answers.next().await {
             let mut next = Some(first);
             while let Some(outgoing) = next {
                 let frame = match outgoing {
                     Outgoing::AtOnce(frame) => {
                         self.unwritten.set(self.unwritten.get() - 1);
-                        frame
+                        Some(frame)
                     }
                     Outgoing::Answer(answer) => self.conversation.borrow_mut().finish(answer),
                     Outgoing::End => {
@@ -179,7 +176,7 @@ impl Stream {
                         return output.shutdown().await;
                     }
                 };
-                for piece in frame.into_chunks() {
+                for piece in frame.into_iter().flat_map(Scatter::into_chunks) {
                     if piece.len() >= TOGETHER_BYTES {
                         output.write_all_buf(&mut together).await?;
                         output.write_all(&piece).await?;
@@ -191,7 +188,7 @@ impl Stream {
                 if together.len() >= TOGETHER_BYTES {
                     output.write_all_buf(&mut together).await?;
                 }
-                next = answers.try_recv().ok();
+                next = answers.try_next();
             }
             output.write_all_buf(&mut together).await?;
             output.flush().await?;

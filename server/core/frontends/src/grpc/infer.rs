@@ -17,7 +17,7 @@ use super::reply::Reply;
 use crate::budget::Account;
 use crate::connection::Shared;
 use crate::regions::{self, RegionOutputs};
-use crate::{frame, respond};
+use crate::{forward, frame, respond};
 
 /// How a message holds a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,8 @@ pub(crate) enum Form {
 pub(crate) struct Decoded {
     pub(crate) request: InferRequest,
     pub(crate) used_contents: bool,
+    /// Whether the end of several responses is told by one without outputs.
+    pub(crate) empty_final_response: bool,
     /// What a frame's answer repeats.
     pub(crate) exchange: u64,
     /// Outputs that go to shared memory.
@@ -47,17 +49,19 @@ impl Form {
     ) -> kingpole_values::Result<Decoded> {
         let mut decoded = match self {
             Self::Protobuf => {
-                let GrpcInferRequest { mut request, regions, used_contents } =
+                let GrpcInferRequest { mut request, regions, used_contents, empty_final_response } =
                     kingpole_wire::grpc::decode_infer_request(message)?;
                 let regions = regions::fill(&mut request, regions, shared)?;
-                Decoded { request, used_contents, exchange: 0, regions }
+                Decoded { request, used_contents, empty_final_response, exchange: 0, regions }
             }
             Self::Frame => {
                 let (request, exchange) = frame::decode_request(message)?;
-                Decoded { request, used_contents: false, exchange, regions: None }
+                let (used_contents, empty_final_response) = (false, false);
+                Decoded { request, used_contents, empty_final_response, exchange, regions: None }
             }
         };
         respond::shorten(&mut decoded.request, metadata.timeout_us);
+        forward::add(&metadata.forwarded, &mut decoded.request.parameters);
         Ok(decoded)
     }
 }
@@ -98,7 +102,7 @@ impl InferCall {
             .map_err(Error::from)
             .and_then(|message| self.form.decode(message, &self.metadata, shared));
         match decoded {
-            Ok(Decoded { request, used_contents, exchange, regions }) => {
+            Ok(Decoded { request, used_contents, exchange, regions, .. }) => {
                 let mirror_contents = used_contents && shared.configuration.mirror_contents;
                 let memory = Arc::clone(&shared.memory);
                 let responder =
@@ -148,5 +152,9 @@ impl Responder for InferReply {
 
     fn is_cancelled(&mut self) -> bool {
         self.reply.is_cancelled()
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reply.poll_cancelled(cx)
     }
 }

@@ -3,6 +3,7 @@
 mod health;
 mod infer;
 pub(crate) mod messages;
+mod open_inference;
 mod reflection;
 pub(crate) mod reply;
 mod services;
@@ -15,22 +16,26 @@ use std::time::Instant;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use http::{HeaderMap, Method, request};
-use kingpole_values::{Code, Error, Result};
+use kingpole_values::{Code, Error, Parameters, Result};
 
 use crate::body::Source;
 use crate::connection::Shared;
+use crate::forward::forwarded;
 use crate::http2::unless_reset;
 use crate::migration::tensorflow_grpc;
 use crate::unpack::Coding;
+use crate::{HeaderPattern, StreamDialect};
 use infer::{Form, InferCall};
 use messages::Messages;
 use reply::Reply;
 
 /// What a call's metadata says to us.
-#[derive(Clone, Copy, Default)]
+#[derive(Default)]
 pub(crate) struct Metadata {
     coding: Option<Coding>,
     timeout_us: Option<u64>,
+    /// What of it is passed on to models.
+    forwarded: Parameters,
 }
 
 /// Begin to answer one call. Returns at once; what is not there yet goes on in a task of its own.
@@ -43,7 +48,7 @@ pub(crate) fn serve(
     received: Instant,
 ) {
     let reply = Reply::new(respond);
-    let metadata = match read_metadata(&parts.headers) {
+    let metadata = match read_metadata(&parts.headers, shared.configuration.grpc_headers.as_ref()) {
         Ok(metadata) => metadata,
         Err(error) => {
             shared.engine.count_refused(error.code);
@@ -74,13 +79,11 @@ fn serve_other(
     let shared = Rc::clone(shared);
     match path {
         "/inference.GRPCInferenceService/ModelStreamInfer" => {
-            tokio::task::spawn_local(stream::serve(
-                shared,
-                stream::Dialect::Triton,
-                messages,
-                reply,
-                metadata,
-            ));
+            let dialect = match stream_dialect(&parts.headers, shared.configuration.stream_dialect) {
+                Ok(dialect) => dialect,
+                Err(error) => return reply.error(&error),
+            };
+            tokio::task::spawn_local(stream::serve(shared, dialect, messages, reply, metadata));
         }
         "/kingpole.v1.Inference/Stream" => {
             tokio::task::spawn_local(stream::serve(
@@ -135,7 +138,21 @@ async fn unary(
     }
 }
 
-fn read_metadata(headers: &HeaderMap) -> Result<Metadata> {
+/// What the messages of a `ModelStreamInfer` call are: what it says itself, else what the server was told.
+fn stream_dialect(headers: &HeaderMap, otherwise: StreamDialect) -> Result<stream::Dialect> {
+    let dialect = match headers.get("kingpole-stream-dialect") {
+        None => otherwise,
+        Some(name) => StreamDialect::from_name(name.as_bytes()).ok_or_else(|| {
+            let name = String::from_utf8_lossy(name.as_bytes());
+            Error::invalid(format!("kingpole-stream-dialect is '{name}', expected triton or open-inference"))
+        })?,
+    };
+    let errors_end_the_stream =
+        headers.get("triton_grpc_error").is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"));
+    Ok(stream::Dialect::OpenInference { dialect, errors_end_the_stream })
+}
+
+fn read_metadata(headers: &HeaderMap, passed_on: Option<&HeaderPattern>) -> Result<Metadata> {
     let coding = match headers.get("grpc-encoding") {
         None => None,
         Some(name) if name == "identity" => None,
@@ -157,7 +174,7 @@ fn read_metadata(headers: &HeaderMap) -> Result<Metadata> {
     if timeout_us == Some(0) {
         return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the request arrived"));
     }
-    Ok(Metadata { coding, timeout_us })
+    Ok(Metadata { coding, timeout_us, forwarded: forwarded(passed_on, headers) })
 }
 
 /// A `grpc-timeout`: up to eight digits and a unit. Rounded up to microseconds.

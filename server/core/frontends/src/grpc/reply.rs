@@ -1,12 +1,14 @@
 //! The way a call is answered: headers, messages, trailers.
 
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, Waker};
 
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::SendStream;
 use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response, header};
 use kingpole_values::Error;
+
+use crate::http2::{Gone, Paced};
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
@@ -70,6 +72,11 @@ impl Reply {
         self.0.poll_reset(&mut Context::from_waker(Waker::noop())).is_ready()
     }
 
+    /// Ready once the client has reset the stream or left; until then `cx` is told of it.
+    pub(crate) fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_reset(cx).map(|_| ())
+    }
+
     /// Answer with one message, given in pieces with its 5 bytes in front.
     pub(crate) fn message(mut self, pieces: impl IntoIterator<Item = Bytes>) {
         let Ok(mut stream) = self.0.send_response(opening(), false) else { return };
@@ -92,7 +99,7 @@ impl Reply {
     /// Answer with a stream of messages; `None` if the client has gone.
     pub(crate) fn stream(mut self) -> Option<ReplyStream> {
         let stream = self.0.send_response(opening(), false).ok()?;
-        Some(ReplyStream { stream, piece: Bytes::new() })
+        Some(ReplyStream(Paced::new(stream)))
     }
 }
 
@@ -108,44 +115,23 @@ fn finish(stream: &mut SendStream<Bytes>, error: Option<&Error>) {
     let _ = stream.send_trailers(trailers);
 }
 
-/// The client has gone.
-pub(crate) struct Gone;
-
 /// Messages to a client, no faster than it reads them.
-pub(crate) struct ReplyStream {
-    stream: SendStream<Bytes>,
-    piece: Bytes,
-}
+pub(crate) struct ReplyStream(Paced);
 
 impl ReplyStream {
     /// Take the next piece to send. Only when `poll_sent` says that the last one is gone.
     pub(crate) fn begin(&mut self, piece: Bytes) {
-        self.stream.reserve_capacity(piece.len());
-        self.piece = piece;
+        self.0.begin(piece);
     }
 
     /// Ready once everything begun was handed to the connection within the client's window.
     pub(crate) fn poll_sent(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Gone>> {
-        while !self.piece.is_empty() {
-            let room = match self.stream.capacity() {
-                0 => match ready!(self.stream.poll_capacity(cx)) {
-                    Some(Ok(room)) => room,
-                    Some(Err(_)) | None => return Poll::Ready(Err(Gone)),
-                },
-                room => room,
-            };
-            let part = self.piece.split_to(room.min(self.piece.len()));
-            if self.stream.send_data(part, false).is_err() {
-                return Poll::Ready(Err(Gone));
-            }
-            self.stream.reserve_capacity(self.piece.len());
-        }
-        Poll::Ready(Ok(()))
+        self.0.poll_sent(cx)
     }
 
     /// Ready once the client has reset the stream or left.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.stream.poll_reset(cx).map(|_| ())
+        self.0.poll_gone(cx)
     }
 
     /// Send one whole message, framed already.
@@ -156,6 +142,6 @@ impl ReplyStream {
 
     /// End the call: well, or with an error.
     pub(crate) fn finish(mut self, error: Option<&Error>) {
-        finish(&mut self.stream, error);
+        finish(self.0.stream(), error);
     }
 }

@@ -3,111 +3,55 @@
 use std::collections::VecDeque;
 use std::future::Future;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::Instant;
 
 use bytes::Bytes;
-use kingpole_engine::Responder;
-use kingpole_values::{ByteString, Error, InferResponse, Parameter, Result};
-use kingpole_wire::grpc::{encode_stream_error_message, encode_stream_response_message};
-use tokio::sync::mpsc;
+use kingpole_values::{Error, Result};
 
 use super::Metadata;
-use super::infer::{Decoded, Form};
 use super::messages::{MessageError, Messages};
-use super::reply::{Gone, Reply, ReplyStream};
-use crate::budget::{Account, Charge};
+use super::open_inference::{Exchange, Taken};
+use super::reply::{Reply, ReplyStream};
+use crate::StreamDialect;
+use crate::budget::Charge;
 use crate::connection::Shared;
 use crate::frame::{self, Conversation, Outgoing};
-use crate::http2::STREAM_WINDOW_BYTES;
-use crate::regions::RegionOutputs;
+use crate::http2::{Gone, STREAM_WINDOW_BYTES};
+use crate::outlet::{Outflow, outlet};
 
 /// Requests of one stream that may be read and not yet answered: the stream's backpressure.
 const MAX_IN_FLIGHT: usize = frame::CREDIT as usize;
 
+/// Pieces that may wait between being taken and being written.
+const FEW_PIECES: usize = 16;
+
 /// How a stream's messages look and in which order they are answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Dialect {
-    /// `ModelStreamInfer` as Triton speaks it: answers in the order of the requests.
-    Triton,
+    /// `ModelStreamInfer`, with either of its messages.
+    OpenInference {
+        dialect: StreamDialect,
+        /// Whether an error of a model ends the stream with its status.
+        errors_end_the_stream: bool,
+    },
     /// `kingpole.v1.Inference/Stream`: frames, answered in any order, told apart by their ids.
     Frame,
 }
 
-/// An encoded answer: at which turn, and the message.
-struct Answer {
-    sequence: u64,
-    pieces: Vec<Bytes>,
-}
-
-/// Encodes the answer where it was made and queues it for the stream.
-struct TritonReply {
-    answers: mpsc::UnboundedSender<Answer>,
-    sequence: u64,
-    id: Option<ByteString>,
-    mirror_contents: bool,
-    regions: Option<Box<RegionOutputs>>,
-    memory: Arc<Account>,
-}
-
-impl TritonReply {
-    /// The way back of the next request.
-    fn next(answers: &mpsc::UnboundedSender<Answer>, next_in: &mut u64, shared: &Shared) -> Self {
-        let sequence = *next_in;
-        *next_in += 1;
-        let (answers, memory) = (answers.clone(), Arc::clone(&shared.memory));
-        Self { answers, sequence, id: None, mirror_contents: false, regions: None, memory }
-    }
-}
-
-impl Responder for TritonReply {
-    fn answer(self: Box<Self>, result: Result<InferResponse>) {
-        let message = result.and_then(|mut response| {
-            response.parameters.push(("triton_final_response".into(), Parameter::Bool(true)));
-            let written = self.regions.as_ref().map(|regions| regions.write(&mut response)).transpose()?;
-            let written = written.unwrap_or_default();
-            let message = encode_stream_response_message(&response, self.mirror_contents, &written);
-            let mut pieces = message.into_chunks().into_vec();
-            self.memory.hold_answer(&mut pieces)?;
-            Ok(pieces)
-        });
-        let pieces =
-            message.unwrap_or_else(|error| vec![encode_stream_error_message(&error, self.id.as_deref())]);
-        // A stream that is gone has nobody to tell.
-        let _ = self.answers.send(Answer { sequence: self.sequence, pieces });
-    }
-
-    fn is_cancelled(&mut self) -> bool {
-        self.answers.is_closed()
-    }
-}
-
 /// Who answers a stream's messages.
 enum Speaker {
-    Triton {
-        sender: mpsc::UnboundedSender<Answer>,
-        answers: mpsc::UnboundedReceiver<Answer>,
-        /// Answers that came before their turn, from `next_out` on.
-        early: VecDeque<Option<Answer>>,
-        next_in: u64,
-        next_out: u64,
-    },
-    Frame {
-        conversation: Conversation,
-        answers: mpsc::UnboundedReceiver<Outgoing>,
-    },
+    OpenInference(Exchange),
+    Frame { conversation: Conversation, answers: Outflow<Outgoing> },
 }
 
 impl Speaker {
     fn new(dialect: Dialect, shared: &Rc<Shared>) -> Self {
         match dialect {
-            Dialect::Triton => {
-                let (sender, answers) = mpsc::unbounded_channel();
-                Self::Triton { sender, answers, early: VecDeque::new(), next_in: 0, next_out: 0 }
+            Dialect::OpenInference { dialect, errors_end_the_stream } => {
+                Self::OpenInference(Exchange::new(dialect, errors_end_the_stream, Rc::clone(shared)))
             }
             Dialect::Frame => {
-                let (sender, answers) = mpsc::unbounded_channel();
+                let (sender, answers) = outlet();
                 Self::Frame { conversation: Conversation::new(Rc::clone(shared), sender, None), answers }
             }
         }
@@ -115,9 +59,7 @@ impl Speaker {
 
     fn in_flight(&self) -> usize {
         match self {
-            Self::Triton { next_in, next_out, .. } => {
-                usize::try_from(next_in - next_out).unwrap_or(usize::MAX)
-            }
+            Self::OpenInference(exchange) => exchange.in_flight(),
             Self::Frame { conversation, .. } => conversation.in_flight(),
         }
     }
@@ -125,26 +67,13 @@ impl Speaker {
     /// Take a message; an answer that is known at once is returned.
     fn receive(&mut self, message: Bytes, shared: &Shared, metadata: &Metadata) -> Vec<Bytes> {
         match self {
-            Self::Triton { sender, next_in, .. } => {
-                let mut responder = TritonReply::next(sender, next_in, shared);
-                match Form::Protobuf.decode(message, metadata, shared) {
-                    Ok(Decoded { request, used_contents, regions, .. }) => {
-                        responder.regions = regions;
-                        responder.mirror_contents = used_contents && shared.configuration.mirror_contents;
-                        responder.id.clone_from(&request.id);
-                        shared.engine.infer(request, Instant::now(), Box::new(responder));
-                    }
-                    Err(error) => {
-                        shared.engine.count_refused(error.code);
-                        // Waits for its turn like any other.
-                        Box::new(responder).answer(Err(error));
-                    }
-                }
+            Self::OpenInference(exchange) => {
+                exchange.receive(message, metadata);
                 Vec::new()
             }
             Self::Frame { conversation, .. } => {
                 let answer = match kingpole_wire::frame::decode(message) {
-                    Ok(frame) => conversation.receive(frame, metadata.timeout_us),
+                    Ok(frame) => conversation.receive(frame, metadata.timeout_us, &metadata.forwarded),
                     Err(error) => {
                         shared.engine.count_refused(error.code);
                         Some(frame::encode_error(&error, None, 0))
@@ -160,9 +89,8 @@ impl Speaker {
         let MessageError { error, beginning } = refused;
         let Some(beginning) = beginning else { return Err(error) };
         match self {
-            Self::Triton { sender, next_in, .. } => {
-                shared.engine.count_refused(error.code);
-                Box::new(TritonReply::next(sender, next_in, shared)).answer(Err(error));
+            Self::OpenInference(exchange) => {
+                exchange.refuse(error);
                 Ok(Vec::new())
             }
             Self::Frame { .. } => {
@@ -180,35 +108,24 @@ impl Speaker {
     /// its answers is not read from. Credit bounds the requests of frames, so that a Cancel can be read.
     fn has_room(&self, unwritten: usize) -> bool {
         let requests = match self {
-            Self::Triton { .. } => self.in_flight(),
+            Self::OpenInference(exchange) => exchange.in_flight(),
             Self::Frame { .. } => 0,
         };
         requests + unwritten < MAX_IN_FLIGHT
     }
 
-    /// Move every answer whose turn it is.
-    fn poll_answers(&mut self, cx: &mut Context<'_>, outgoing: &mut VecDeque<Bytes>) {
+    /// Take answers for writing, but no more than a few: those left behind hold up whoever makes more.
+    fn poll_answers(&mut self, cx: &mut Context<'_>, outgoing: &mut VecDeque<Bytes>) -> Taken {
         match self {
-            Self::Triton { answers, early, next_out, .. } => {
-                while let Poll::Ready(Some(answer)) = answers.poll_recv(cx) {
-                    let turn = usize::try_from(answer.sequence - *next_out).unwrap_or(usize::MAX);
-                    if early.len() <= turn {
-                        early.resize_with(turn + 1, || None);
-                    }
-                    early[turn] = Some(answer);
-                    while let Some(answer) = early.front_mut().and_then(Option::take) {
-                        early.pop_front();
-                        *next_out += 1;
-                        outgoing.extend(answer.pieces);
-                    }
-                }
-            }
+            Self::OpenInference(exchange) => exchange.poll_answers(cx, outgoing),
             Self::Frame { conversation, answers } => {
-                while let Poll::Ready(Some(answer)) = answers.poll_recv(cx) {
+                while outgoing.len() < FEW_PIECES {
+                    let Poll::Ready(Some(answer)) = answers.poll_next(cx) else { return Taken::All };
                     // What is known at once does not come this way here.
                     let Outgoing::Answer(answer) = answer else { continue };
-                    outgoing.extend(frame::grpc_message(conversation.finish(answer)));
+                    outgoing.extend(conversation.finish(answer).into_iter().flat_map(frame::grpc_message));
                 }
+                Taken::Enough
             }
         }
     }
@@ -268,13 +185,18 @@ impl InferStream {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
         loop {
             let read = self.read(cx);
-            self.speaker.poll_answers(cx, &mut self.outgoing);
+            let taken = self.speaker.poll_answers(cx, &mut self.outgoing);
+            let enough = matches!(taken, Taken::Enough);
+            if let Taken::Fatal(error) = taken {
+                self.end(error);
+            }
             match self.write(cx) {
                 Poll::Ready(Err(Gone)) => return Poll::Ready(false),
                 Poll::Ready(Ok(())) if self.ended && self.speaker.in_flight() == 0 => {
                     return Poll::Ready(true);
                 }
-                // Reading stopped for want of room, and writing made some.
+                // Taking answers or reading stopped for want of room, and writing made some.
+                Poll::Ready(Ok(())) if enough => {}
                 Poll::Ready(Ok(())) if !read && self.speaker.has_room(self.outgoing.len()) => {}
                 _ => break,
             }

@@ -55,6 +55,9 @@ pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shar
         Ok(timeout_us) => respond::shorten(&mut request, timeout_us),
         Err(error) => return refuse(&error),
     }
+    if let Some(pattern) = &shared.configuration.http_headers {
+        pattern.forward(&headers, &mut request.parameters);
+    }
     let answered = respond::infer(&shared.engine, request, received).await.and_then(|mut response| {
         let written = regions.map(|regions| regions.write(&mut response)).transpose()?;
         Ok((response, written.unwrap_or_default()))

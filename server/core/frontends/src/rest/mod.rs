@@ -1,5 +1,6 @@
 //! HTTP routes: which of the protocols a request is for, and Open Inference's own.
 
+mod generate;
 mod infer;
 mod metadata;
 mod repository;
@@ -101,6 +102,14 @@ async fn of_model(request: HttpRequest, named: Named<'_>, action: &[&str], share
         ["stats"] => get(&request, || metadata::statistics(engine, Some(named.model), named.version)),
         ["infer"] => match unless_post(&request) {
             None => infer::serve(request, &named, shared).await,
+            Some(refusal) => refusal,
+        },
+        ["generate"] => match unless_post(&request) {
+            None => generate::once(request, &named, shared).await,
+            Some(refusal) => refusal,
+        },
+        ["generate_stream"] => match unless_post(&request) {
+            None => generate::stream(request, &named, shared).await,
             Some(refusal) => refusal,
         },
         _ => unknown(&request),

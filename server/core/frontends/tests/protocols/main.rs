@@ -9,4 +9,5 @@ mod migration;
 mod migration_grpc;
 mod server;
 mod shared_memory;
+mod streams;
 mod transports;

@@ -3,12 +3,13 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use kingpole_engine::{
-    Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFuture, LaneOutcome, Model,
-    ModelSpec, Placement, Pool, Profile, ServerInfo, Shared, TensorSpec,
+    Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFailure, LaneFuture, LaneOutcome,
+    Model, ModelSpec, Placement, Pool, Profile, ServerInfo, Shared, TensorSpec,
 };
 use kingpole_frontends::{FrontendConfiguration, Listeners, MemoryBudget, reactor, run_reactor};
 use kingpole_values::{Datatype, Error, Result, Shape, Tensor};
@@ -69,6 +70,70 @@ impl Lane for EchoLane {
         let (shape, datatype) = (input.shape.clone(), input.datatype);
         let output = Tensor { name: "y".into(), datatype, shape, data: data.into() };
         Box::pin(std::future::ready(Ok(LaneOutcome { outputs: vec![output], execute_us: 1 })))
+    }
+}
+
+/// What a decoupled model has done.
+#[derive(Default)]
+pub struct Counted {
+    pub given: AtomicUsize,
+    pub ended: AtomicUsize,
+}
+
+impl Counted {
+    /// Wait until it gives no more for a while: how many it has given.
+    pub fn settled(&self) -> usize {
+        let mut seen = (self.given.load(Relaxed), Instant::now());
+        while seen.1.elapsed() < Duration::from_millis(300) {
+            std::thread::yield_now();
+            let given = self.given.load(Relaxed);
+            if given != seen.0 {
+                seen = (given, Instant::now());
+            }
+        }
+        seen.0
+    }
+
+    /// Wait until so many batches have ended, to their end or not.
+    pub fn expect_ended(&self, batches: usize) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.ended.load(Relaxed) < batches {
+            assert!(Instant::now() < deadline, "{} batches have ended", self.ended.load(Relaxed));
+            std::thread::yield_now();
+        }
+    }
+}
+
+/// Told (n, m) it counts to n in responses of m elements, told (-n, m) it fails then.
+struct CountingLane(Arc<Counted>);
+
+impl Lane for CountingLane {
+    fn execute(&self, _: u32, mut batch: LaneBatch) -> LaneFuture {
+        let counted = Arc::clone(&self.0);
+        let told: Vec<u8> = batch.inputs[0].pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
+        let number = |at: usize| f32::from_le_bytes(told[at..at + 4].try_into().unwrap());
+        let (count, columns) = (number(0), number(4));
+        let parts = batch.parts.take().unwrap();
+        Box::pin(async move {
+            let mut value = 0f32;
+            while value < count.abs() {
+                value += 1.0;
+                #[allow(clippy::cast_possible_truncation, reason = "a small whole number")]
+                let columns = columns as i64;
+                let data: Vec<u8> = (0..columns).flat_map(|_| value.to_le_bytes()).collect();
+                let (name, shape) = ("y".into(), Shape::new(&[columns]));
+                let part = Tensor { name, datatype: Datatype::Fp32, shape, data: data.into() };
+                if parts.send(vec![part]).await.is_err() {
+                    break;
+                }
+                counted.given.fetch_add(1, Relaxed);
+            }
+            counted.ended.fetch_add(1, Relaxed);
+            if count < 0.0 {
+                return Err(LaneFailure::Batch(Error::internal("the model can count no further")));
+            }
+            Ok(LaneOutcome { outputs: Vec::new(), execute_us: 1 })
+        })
     }
 }
 
@@ -155,6 +220,38 @@ impl Server {
         let pool = Pool::new(1);
         self.engine.publish(model("held", Datatype::Fp32, Placement::Lanes(Arc::clone(&pool), 0)));
         Held { server: self, pool }
+    }
+
+    /// Serve the model `count`, which answers a request with any number of responses.
+    pub fn publish_count(&self) -> Arc<Counted> {
+        let (pool, counted) = (Pool::new(1), Arc::<Counted>::default());
+        let tensor = |name: &str, shape: &[i64]| TensorSpec {
+            name: name.into(),
+            datatype: Datatype::Fp32,
+            shape: Shape::new(shape),
+            optional: false,
+        };
+        let specification = ModelSpec {
+            name: "count".into(),
+            version: "1".into(),
+            inputs: vec![tensor("x", &[2])],
+            outputs: vec![tensor("y", &[-1])],
+            decoupled: true,
+            ..ModelSpec::default()
+        };
+        pool.attach(0, Arc::new(CountingLane(Arc::clone(&counted))));
+        let placement = Placement::Lanes(pool, 0);
+        self.engine.publish(Model::new(specification, placement, Profile::default(), 1).0);
+        counted
+    }
+
+    /// Wait until so many requests are admitted and not answered.
+    pub fn expect_in_flight(&self, requests: u64) {
+        let deadline = Instant::now() + Duration::from_secs(20);
+        while self.engine.in_flight() != requests {
+            assert!(Instant::now() < deadline, "{} are in flight", self.engine.in_flight());
+            std::thread::yield_now();
+        }
     }
 
     /// Serve the model `swell`, which answers each row with `SWOLLEN_BYTES`.

@@ -5,10 +5,10 @@
 
 use std::sync::Arc;
 
-use kingpole_values::{Error, Result};
+use kingpole_values::{Error, Parameter, Result};
 use tokio::sync::{mpsc, oneshot};
 
-use super::channel::{AsyncChannel, Channel};
+use super::channel::{AsyncChannel, Channel, MAX_PACKET_BYTES};
 use super::layout::{ExecuteRequest, Executed, Part, lay_out};
 use super::protocol::{LoadRequest, Loaded, ParameterMap, Ready, ToWorker};
 use super::replies;
@@ -21,10 +21,17 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A conversation over this channel. `models` and `pid` are what errors call the worker by;
+    /// A conversation over this channel, models being loaded over the other one if there is one. `models` and `pid` are what errors call the worker by;
     /// `max_idle_bytes` of shared memory are kept for the next batches.
-    pub fn new(channel: Channel, pid: u32, models: &str, max_idle_bytes: usize) -> Self {
-        Self { shared: Shared::new(channel, format!("worker process {pid} for {models}"), max_idle_bytes) }
+    pub fn new(
+        channel: Channel,
+        load_channel: Option<Channel>,
+        pid: u32,
+        models: &str,
+        max_idle_bytes: usize,
+    ) -> Self {
+        let name = format!("worker process {pid} for {models}");
+        Self { shared: Shared::new(channel, load_channel, name, max_idle_bytes) }
     }
 
     /// Give replies to whoever waits for them, until the worker goes away. Spawn it once.
@@ -73,7 +80,7 @@ impl Connection {
             }
             state.loads.insert(request.handle, reply);
         }
-        self.shared.send(packet, None);
+        self.shared.send_load(packet);
         loaded.await.unwrap_or_else(|_| Err(self.shared.went_away()))
     }
 
@@ -90,6 +97,19 @@ impl Connection {
         }
         self.shared.send(packet, None);
         unloaded.await.unwrap_or_else(|_| Err(self.shared.went_away()))
+    }
+
+    /// Whether this batch can be sent at all; what does not fit in a packet cannot.
+    pub fn check(&self, request: &ExecuteRequest) -> Result<()> {
+        let bytes: usize = request.parameters.iter().flatten().map(parameter_bytes).sum();
+        // Half of a packet is left for what describes the tensors and for how values are written.
+        if bytes > MAX_PACKET_BYTES / 2 {
+            return Err(Error::invalid(format!(
+                "the requests' parameters have {bytes} bytes, at most {} can be given to a model",
+                MAX_PACKET_BYTES / 2
+            )));
+        }
+        Ok(())
     }
 
     /// Execute a batch. A worker runs one at a time; further ones wait at its socket.
@@ -161,6 +181,10 @@ impl Connection {
     pub fn closed(&self) -> Option<Error> {
         self.shared.state().closed.clone()
     }
+}
+
+fn parameter_bytes((name, value): &(kingpole_values::ByteString, Parameter)) -> usize {
+    name.len() + if let Parameter::String(text) = value { text.len() } else { size_of::<u64>() }
 }
 
 /// The responses of one batch, as they come. Dropped before the end, it tells the worker that nobody wants the rest.

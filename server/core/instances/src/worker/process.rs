@@ -26,19 +26,33 @@ pub struct WorkerProcess {
 impl WorkerProcess {
     /// Start `command`, with `--fd N` appended: the number of its end of the socket.
     ///
+    /// With `loads_beside` also `--load-fd N`, a second socket on which models are loaded while batches run; our
+    /// end of it is the second channel given.
+    ///
     /// The environment is ours with `environment` laid over it. The process ends when we do, and a
     /// Ctrl-C at the terminal reaches only us: it has a process group of its own.
-    pub fn spawn(command: &[String], environment: &BTreeMap<String, String>) -> Result<(Self, Channel)> {
+    pub fn spawn(
+        command: &[String],
+        environment: &BTreeMap<String, String>,
+        loads_beside: bool,
+    ) -> Result<(Self, Channel, Option<Channel>)> {
         let [program, arguments @ ..] = command else {
             return Err(Error::internal("the worker command is empty"));
         };
         let refuse = |error: io::Error| Error::unavailable(format!("the worker cannot be started: {error}"));
         let (channel, theirs) = Channel::pair().map_err(refuse)?;
+        let (load_channel, load_theirs) = if loads_beside {
+            let (ours, theirs) = Channel::pair().map_err(refuse)?;
+            (Some(ours), Some(theirs))
+        } else {
+            (None, None)
+        };
         let mut prepared = Command::new(program);
         prepared
             .args(arguments)
             .arg("--fd")
             .arg(theirs.as_raw_fd().to_string())
+            .args(load_theirs.iter().flat_map(|fd| ["--load-fd".to_owned(), fd.as_raw_fd().to_string()]))
             .envs(environment)
             .stdin(Stdio::null())
             .process_group(0);
@@ -52,14 +66,19 @@ impl WorkerProcess {
                 if rustix::process::getppid() != Some(parent) {
                     return Err(io::ErrorKind::BrokenPipe.into());
                 }
-                rustix::io::fcntl_setfd(&theirs, rustix::io::FdFlags::empty())?;
+                for fd in std::iter::once(&theirs).chain(&load_theirs) {
+                    rustix::io::fcntl_setfd(fd, rustix::io::FdFlags::empty())?;
+                }
                 Ok(())
             });
         }
         let mut child = start(prepared).map_err(refuse)?;
         let pid = child.id();
         match pidfd(pid) {
-            Ok(pidfd) => Ok((Self { pid, pidfd: Arc::new(pidfd), child: Mutex::new(Some(child)) }, channel)),
+            Ok(pidfd) => {
+                let process = Self { pid, pidfd: Arc::new(pidfd), child: Mutex::new(Some(child)) };
+                Ok((process, channel, load_channel))
+            }
             Err(error) => {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -85,11 +104,10 @@ impl WorkerProcess {
     /// Wait until it has ended, and reap it. Needs a tokio runtime with I/O.
     ///
     /// Gives a description such as `exited with 1` or `was killed by signal 9`.
+    ///
+    /// What it has started and left in its process group is killed: it may hold its sockets and memory.
     pub async fn wait(&self) -> String {
         loop {
-            if let Some(ended) = self.try_wait() {
-                return ended;
-            }
             let watched = watch(&self.pidfd, Interest::READABLE);
             match watched {
                 // Readable once the process has ended.
@@ -99,6 +117,20 @@ impl WorkerProcess {
                 },
                 Err(error) => return format!("cannot be watched: {error}"),
             }
+            self.kill_group_of_the_ended();
+            if let Some(ended) = self.try_wait() {
+                return ended;
+            }
+        }
+    }
+
+    fn kill_group_of_the_ended(&self) {
+        let held = self.child.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not reaped yet, so that the number is still its own.
+        if held.is_some()
+            && let Some(pid) = i32::try_from(self.pid).ok().and_then(Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         }
     }
 

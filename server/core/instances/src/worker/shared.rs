@@ -17,6 +17,8 @@ use super::protocol::{Loaded, Ready, ToWorker};
 /// All that both ends of a conversation know.
 pub(super) struct Shared {
     pub channel: Arc<Channel>,
+    /// Where models are loaded, if not on the same channel.
+    load_channel: Option<Channel>,
     /// For example `worker process 71 for digits`.
     pub name: String,
     pub pool: Arc<ArenaPool>,
@@ -91,9 +93,15 @@ impl std::fmt::Debug for Shared {
 }
 
 impl Shared {
-    pub fn new(channel: Channel, name: String, max_idle_bytes: usize) -> Arc<Self> {
+    pub fn new(
+        channel: Channel,
+        load_channel: Option<Channel>,
+        name: String,
+        max_idle_bytes: usize,
+    ) -> Arc<Self> {
         Arc::new(Self {
             channel: Arc::new(channel),
+            load_channel,
             name,
             pool: ArenaPool::new(max_idle_bytes),
             state: Mutex::default(),
@@ -171,6 +179,16 @@ impl Shared {
         queue.push_back(outgoing);
         drop(queue);
         self.has_outgoing.notify_one();
+    }
+
+    /// Ask for a model to be loaded, beside the batches where there is a channel for that.
+    pub fn send_load(&self, packet: Vec<u8>) {
+        let Some(channel) = &self.load_channel else { return self.send(packet, None) };
+        // It holds nothing else, as models are loaded one at a time: a full one is a dead one.
+        if let Err(error) = channel.try_send(&packet, None) {
+            self.close(&self.gone(&error));
+            self.channel.shutdown();
+        }
     }
 
     pub fn release(&self, arena: u32) {

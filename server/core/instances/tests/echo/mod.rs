@@ -23,7 +23,9 @@ pub fn spawn() -> (WorkerProcess, Channel) {
     let python = std::env::var("KINGPOLE_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/worker.py");
     let environment = BTreeMap::from([("KINGPOLE_THREADS".to_owned(), "1".to_owned())]);
-    WorkerProcess::spawn(&[python, script.to_owned()], &environment).expect("starts")
+    let (process, channel, _) =
+        WorkerProcess::spawn(&[python, script.to_owned()], &environment, false).expect("starts");
+    (process, channel)
 }
 
 pub fn start() -> Worker {
@@ -33,7 +35,7 @@ pub fn start() -> Worker {
 
 impl Worker {
     pub fn new(process: WorkerProcess, channel: Channel) -> Self {
-        let connection = Connection::new(channel, process.pid(), "echo", 1 << 20);
+        let connection = Connection::new(channel, None, process.pid(), "echo", 1 << 20);
         let ended = tokio::spawn(connection.clone().run());
         Self { process, connection, ended }
     }
