@@ -37,6 +37,11 @@ def _commit() -> str:
     return f"{commit}, with uncommitted changes" if changed.strip() else commit
 
 
+def _relative(path: str) -> str:
+    """Name a file of this checkout without saying where that lies."""
+    return path.removeprefix(f"{REPOSITORY_ROOT}/")
+
+
 def _version(distribution: str) -> str:
     try:
         return importlib.metadata.version(distribution)
@@ -61,5 +66,5 @@ def describe(arguments: list[str], server_core: int | None, generator_core: int 
         "load before the run": " ".join(f"{load:.2f}" for load in os.getloadavg()),
         "versions": f"Python {platform.python_version()}, onnxruntime {_version('onnxruntime')}, "
         "Triton 2.51.0 (nvidia-pytriton 0.7.0), mosec 0.9.8",
-        "python": sys.executable,
+        "python": _relative(sys.executable),
     }

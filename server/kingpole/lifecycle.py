@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from kingpole.configuration import ConfigurationError, ModelConfiguration, as_plain
+from kingpole.core_calls import Core
 from kingpole.merge import merge
-from kingpole.repository import Artifact, Broken, RepositoryError, check_name, scan
+from kingpole.repository import Artifact, Broken, Files, RepositoryError, Upload, check_name, scan
 from kingpole.repository.triton import read_override
 
 LOAD_CONCURRENCY = 4
@@ -27,38 +28,6 @@ _MAX_ANSWERING = 64
 _NOT_ALLOWED = "explicit model load / unload is not allowed if polling is enabled"
 
 Override = tuple[ModelConfiguration, list[str]]
-
-
-class Core(Protocol):
-    """What the lifecycle needs of `kingpole._core.Server`."""
-
-    def open(self, request: bytes) -> bytes:
-        """Load without serving."""
-        ...
-
-    def serve(self, handle: int, specification: bytes) -> bytes:
-        """Warm up and serve."""
-        ...
-
-    def close(self, handle: int) -> None:
-        """Withdraw and unload."""
-        ...
-
-    def set_index(self, rows: bytes) -> None:
-        """Tell what is not served."""
-        ...
-
-    def set_expected(self, ready: bool) -> None:
-        """Tell whether all is served that should be."""
-        ...
-
-    def next_control(self, timeout_ms: int) -> bytes | None:
-        """Wait for a request to load or unload, or for word of a model that was lost with its worker."""
-        ...
-
-    def complete_control(self, token: int, code: str | None, message: str) -> None:
-        """Answer such a request."""
-        ...
 
 
 @dataclass
@@ -88,7 +57,9 @@ class Lifecycle:
 
     Promises: a reload serves the new version before the old one is closed, and keeps the
     old one when it fails; a broken model disturbs no other; changes to one model never
-    overlap; the server is ready exactly while every expected model is READY.
+    overlap; the server is ready exactly while every expected model is READY; an unloaded
+    model takes no request from the moment that its unloading is answered, and files that
+    came with a request are removed with the model that was made of them.
     """
 
     def __init__(
@@ -100,17 +71,35 @@ class Lifecycle:
         load_models: Iterable[str] = (),
         worker: str | None = None,
         report: Callable[[str], None] = print,
+        warn: Callable[[str], None] | None = None,
+        detail: Callable[[str], None] | None = None,
     ) -> None:
+        """Take what it works on.
+
+        Args:
+            core: What serves.
+            paths: The repositories.
+            mode: `none`, `poll` or `explicit`: who decides what is loaded.
+            load_models: In explicit mode, what is loaded at the start; `*` is everything.
+            worker: Where models run whose configuration does not say.
+            report: Told what happens.
+            warn: Told what went wrong; `report` if it is left out.
+            detail: Told what is asked of it; nobody if it is left out.
+        """
         self._core = core
         self._paths = tuple(paths)
         self._mode = mode
         self._load_models = tuple(load_models)
         self._worker = worker
         self._report = report
+        self._warn = warn or report
+        self._detail = detail or (lambda _: None)
         self._versions: dict[tuple[str, str | None], Version] = {}
         self._expected: set[str] = set()
         self._changing: dict[str, asyncio.Lock] = {}
         self._loading = asyncio.Semaphore(LOAD_CONCURRENCY)
+        self._uploads: dict[str, list[Upload]] = {}
+        self._unloading: set[asyncio.Task[None]] = set()
         self._seen: dict[str, object] = {}
         self._loaded_stamps: dict[str, object] = {}
         self._lost_early: dict[int, str] = {}
@@ -163,42 +152,94 @@ class Lifecycle:
             changes.append(self._unload(name))
         await asyncio.gather(*changes)
 
-    async def load(self, name: str, parameters: dict[str, Any] | None = None) -> None:
+    async def load(self, name: str, parameters: Mapping[str, Any] | None = None, files: Files = ()) -> None:
         """Load or reload a model because somebody asked.
+
+        Args:
+            name: The model.
+            parameters: `config` replaces the configuration that is beside the model.
+            files: Load these instead of what the repository has; they need a `config`.
 
         Raises:
             ControlError: With the code and the reason.
         """
+        self._detail(f"asked to load {name!r} with {sorted(parameters or ())} and {len(files)} files")
         self._allow_control()
-        override: Override | None = None
-        for key, value in (parameters or {}).items():
-            if key != "config":
-                raise ControlError("INVALID_ARGUMENT", f"unknown load parameter '{key}', expected 'config'")
-            try:
-                override = read_override(str(value))
-            except ConfigurationError as error:
-                raise ControlError("INVALID_ARGUMENT", str(error)) from error
+        upload: Upload | None = None
         try:
-            check_name(name)
-        except RepositoryError as error:
+            override = _read_load(check_name(name), parameters or {}, files)
+            if files:
+                upload = await asyncio.to_thread(Upload, name, files)
+        except (ConfigurationError, RepositoryError) as error:
             raise ControlError("INVALID_ARGUMENT", str(error)) from error
-        found = (await self._scan(name, override)).get(name)
+        except OSError as error:
+            raise ControlError(
+                "FAILED_PRECONDITION", f"failed to load '{name}': {reason_of(error)}"
+            ) from error
+        found: list[Artifact | Broken] | None = None
+        try:
+            found = (await self._scan(name, override, (upload.root,) if upload else self._paths)).get(name)
+        except (OSError, RepositoryError) as error:
+            # Where the repository lies is the operator's business.
+            why = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
+            raise ControlError(
+                "FAILED_PRECONDITION", f"failed to load '{name}': the repository cannot be read: {why}"
+            ) from error
+        finally:
+            if upload is not None and not found:
+                await asyncio.to_thread(upload.remove)
         if not found:
             raise ControlError("NOT_FOUND", f"failed to load '{name}': the repository has no such model")
-        reason = await self._change(name, found)
+        reason = await self._change(name, found, upload)
         if reason is not None:
             raise ControlError("FAILED_PRECONDITION", f"failed to load '{name}': {reason}")
         self._expected.add(name)
         self._publish()
 
-    async def unload(self, name: str) -> None:
+    async def unload(self, name: str, parameters: Mapping[str, Any] | None = None) -> None:
         """Unload a model because somebody asked; one that is not loaded is no error.
+
+        Returns once no further request is admitted. Those that were go on, and then the model's memory is
+        given back; until then its state is UNLOADING.
+
+        Args:
+            name: The model.
+            parameters: `unload_dependents` is accepted; no model depends on another.
 
         Raises:
             ControlError: When this server does not take such requests.
         """
+        self._detail(f"asked to unload {name!r}")
         self._allow_control()
-        await self._unload(name)
+        for key, value in (parameters or {}).items():
+            if key != "unload_dependents":
+                raise ControlError(
+                    "INVALID_ARGUMENT", f"unknown unload parameter '{key}', expected 'unload_dependents'"
+                )
+            if not isinstance(value, bool):
+                raise ControlError("INVALID_ARGUMENT", f"parameter '{key}' must be true or false")
+        if name not in self._changing:
+            # Never heard of: whoever makes names up leaves nothing behind.
+            return
+        lock = self._changing[name]
+        # Given back by the task that does the rest, so that no other change comes between.
+        await lock.acquire()
+        try:
+            entries = await self._withdraw(name)
+            task = asyncio.create_task(self._finish_unloading(name, entries, lock))
+        except BaseException:
+            lock.release()
+            raise
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+
+    async def close(self) -> None:
+        """Finish what is being unloaded, and remove the files that came with requests."""
+        await asyncio.gather(*self._unloading, return_exceptions=True)
+        for uploads in self._uploads.values():
+            for upload in uploads:
+                await asyncio.to_thread(upload.remove)
+        self._uploads.clear()
 
     async def serve_controls(self) -> None:
         """Answer the load and unload requests that came in by the inference protocols, until cancelled.
@@ -236,7 +277,7 @@ class Lifecycle:
                 return
             lost.state, lost.reason = "UNAVAILABLE", reason
             self._publish()
-            self._report(f"{lost.name}: version {lost.version} is lost: {reason}")
+            self._warn(f"{lost.name}: version {lost.version} is lost: {reason}")
             await self._close(lost)
             await self._load_version(lost.artifact)
 
@@ -244,9 +285,12 @@ class Lifecycle:
         code, message = None, ""
         try:
             if request["action"] == "load":
-                await self.load(request["model"], request.get("parameters"))
+                files: Files = ()
+                if request.get("files"):
+                    files = await asyncio.to_thread(self._core.take_files, request["token"])
+                await self.load(request["model"], request.get("parameters"), files)
             else:
-                await self.unload(request["model"])
+                await self.unload(request["model"], request.get("parameters"))
         except ControlError as error:
             code, message = error.code, str(error)
         except Exception as error:  # noqa: BLE001 - whoever asked is waiting and must be answered
@@ -258,11 +302,11 @@ class Lifecycle:
             raise ControlError("UNAVAILABLE", _NOT_ALLOWED)
 
     async def _scan(
-        self, only: str | None = None, override: Override | None = None
+        self, only: str | None = None, override: Override | None = None, paths: Iterable[Path] | None = None
     ) -> dict[str, list[Artifact | Broken]]:
         """Everything found, by model; a name that is in two places is broken."""
         found: dict[str, list[Artifact | Broken]] = {}
-        for path in self._paths:
+        for path in self._paths if paths is None else paths:
             here: dict[str, list[Artifact | Broken]] = {}
             for each in await asyncio.to_thread(scan, path, override, only):
                 here.setdefault(each.name, []).append(each)
@@ -273,32 +317,58 @@ class Lifecycle:
                     found[name] = entries
         return found
 
-    async def _change(self, name: str, found: list[Artifact | Broken]) -> str | None:
+    async def _change(
+        self, name: str, found: list[Artifact | Broken], upload: Upload | None = None
+    ) -> str | None:
         """Bring a model to what was found; gives the reason when a version could not be loaded."""
         async with self._changing.setdefault(name, asyncio.Lock()):
-            broken = next((each.reason for each in found if isinstance(each, Broken)), None)
-            artifacts = [each for each in found if isinstance(each, Artifact)]
-            if not found:
-                broken = "there is no model of this name in the repository"
-            elif not artifacts and broken is None:
-                broken = "there is no version to serve"
-            if broken is not None:
-                self._fail(name, None, broken)
-                return broken
-            reasons = await asyncio.gather(*(self._load_version(artifact) for artifact in artifacts))
-            reason = next((each for each in reasons if each), None)
-            if reason is None:
-                wanted = {artifact.version for artifact in artifacts}
-                others = [
-                    entry
-                    for entry in self._versions.values()
-                    if entry.name == name and entry.version not in wanted
-                ]
-                for entry in others:
-                    await self._close(entry)
-                    del self._versions[name, entry.version]
-            self._publish()
-            return reason
+            if upload is not None:
+                self._uploads.setdefault(name, []).append(upload)
+            try:
+                return await self._bring(name, found)
+            finally:
+                await self._tidy(name)
+
+    async def _bring(self, name: str, found: list[Artifact | Broken]) -> str | None:
+        broken = next((each.reason for each in found if isinstance(each, Broken)), None)
+        artifacts = [each for each in found if isinstance(each, Artifact)]
+        if not found:
+            broken = "there is no model of this name in the repository"
+        elif not artifacts and broken is None:
+            broken = "there is no version to serve"
+        if broken is not None:
+            self._fail(name, None, broken)
+            return broken
+        reasons = await asyncio.gather(*(self._load_version(artifact) for artifact in artifacts))
+        reason = next((each for each in reasons if each), None)
+        if reason is None:
+            wanted = {artifact.version for artifact in artifacts}
+            others = [
+                entry
+                for entry in self._versions.values()
+                if entry.name == name and entry.version not in wanted
+            ]
+            for entry in others:
+                await self._close(entry)
+                del self._versions[name, entry.version]
+        self._publish()
+        return reason
+
+    async def _tidy(self, name: str) -> None:
+        """Remove the files of earlier requests that nothing of a model is made of any more."""
+        in_use = [
+            entry.artifact.directory
+            for entry in self._versions.values()
+            if entry.name == name and entry.handle is not None and entry.artifact is not None
+        ]
+        kept = []
+        for upload in self._uploads.pop(name, []):
+            if any(upload.holds(directory) for directory in in_use):
+                kept.append(upload)
+            else:
+                await asyncio.to_thread(upload.remove)
+        if kept:
+            self._uploads[name] = kept
 
     async def _load_version(self, artifact: Artifact) -> str | None:
         key = (artifact.name, artifact.version)
@@ -372,21 +442,43 @@ class Lifecycle:
             line = f"{name}: cannot be served: {reason}"
         # Whoever reads the line finds the core knowing it.
         self._publish()
-        self._report(line)
+        self._warn(line)
 
     async def _unload(self, name: str) -> None:
-        async with self._changing.setdefault(name, asyncio.Lock()):
-            self._expected.discard(name)
-            entries = [entry for entry in self._versions.values() if entry.name == name]
-            for entry in entries:
-                entry.state, entry.reason = "UNLOADING", ""
-            self._publish()
+        lock = self._changing.setdefault(name, asyncio.Lock())
+        await lock.acquire()
+        try:
+            entries = await self._withdraw(name)
+        except BaseException:
+            lock.release()
+            raise
+        await self._finish_unloading(name, entries, lock)
+
+    async def _withdraw(self, name: str) -> list[Version]:
+        """Admit no more requests for a model; gives its versions. Its lock is held."""
+        self._expected.discard(name)
+        entries = [entry for entry in self._versions.values() if entry.name == name]
+        for entry in entries:
+            entry.state, entry.reason = "UNLOADING", ""
+        # Before: a request must not find that nobody has ever heard of the model.
+        self._publish()
+        for entry in entries:
+            if entry.handle is not None:
+                await asyncio.to_thread(self._core.withdraw, entry.handle)
+        return entries
+
+    async def _finish_unloading(self, name: str, entries: list[Version], lock: asyncio.Lock) -> None:
+        """Let a model's requests end and give back what it took, and then its lock."""
+        try:
             for entry in entries:
                 await self._close(entry)
                 entry.state, entry.reason = "UNAVAILABLE", "unloaded"
+            await self._tidy(name)
             self._publish()
             if entries:
                 self._report(f"{name}: unloaded")
+        finally:
+            lock.release()
 
     async def _close(self, entry: Version) -> None:
         handle, entry.handle = entry.handle, None
@@ -411,6 +503,20 @@ def reason_of(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {os.fspath(error.filename) if error.filename else ''}".rstrip(": ")
     return str(error) or type(error).__name__
+
+
+def _read_load(name: str, parameters: Mapping[str, Any], files: Files) -> Override | None:
+    """The configuration that came with a load, if one did."""
+    for key in parameters:
+        if key != "config":
+            raise ConfigurationError(
+                f"unknown load parameter '{key}', expected 'config' or 'file:<version>/<path>'"
+            )
+    if "config" in parameters:
+        return read_override(str(parameters["config"]))
+    if files:
+        raise ConfigurationError(f"files of '{name}' came without their 'config'")
+    return None
 
 
 def _stamp(entries: list[Artifact | Broken]) -> object:

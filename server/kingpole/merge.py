@@ -1,6 +1,6 @@
 """Join what the owner wrote with what the backend reports into the specification that is served.
 
-A pure function of its two sides: no files, no core.
+A function of its two sides and the labels beside the model: no core.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from kingpole.configuration import ConfigurationError, TensorConfiguration
-from kingpole.repository.scan import Artifact
+from kingpole.repository import Artifact, read_labels
 from kingpole.repository.triton import config_json
 from kingpole.sequences import sequence_specification
 from kingpole.signature import DEFAULT_MAX_BATCH_SIZE, TensorSpec, format_shape, is_batchable
@@ -72,6 +72,7 @@ def merge(artifact: Artifact, reported: Mapping[str, Any]) -> dict[str, Any]:
             if configuration.description is not None
             else reported.get("description", "")
         ),
+        "labels": read_labels(artifact.labels),
         "warmup": configuration.warmup,
     }
     file = artifact.file.name if artifact.file else ""

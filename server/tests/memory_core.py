@@ -20,6 +20,10 @@ class MemoryCore:
         self.history: list[tuple[str, int]] = []
         self.controls: queue.Queue[bytes] = queue.Queue()
         self.completed: queue.Queue[tuple[int, str | None, str]] = queue.Queue()
+        self.files: dict[int, list[tuple[str, bytes]]] = {}
+        self.may_close = threading.Event()
+        """Cleared, a version's requests do not end, so that closing it waits."""
+        self.may_close.set()
         self._lock = threading.Lock()
 
     def open(self, request: bytes) -> bytes:
@@ -51,9 +55,16 @@ class MemoryCore:
             self.history.append(("serve", handle))
         return json.dumps({"placed": "shared", "profile": [[1, 10]], "notes": []}).encode()
 
+    def withdraw(self, handle: int) -> None:
+        with self._lock:
+            self.served.pop(handle, None)
+            self.history.append(("withdraw", handle))
+
     def close(self, handle: int) -> None:
         with self._lock:
             self.served.pop(handle, None)
+        self.may_close.wait(30)
+        with self._lock:
             self.opened.pop(handle).close()
             self.history.append(("close", handle))
 
@@ -68,6 +79,9 @@ class MemoryCore:
             return self.controls.get(timeout=timeout_ms / 1000)
         except queue.Empty:
             return None
+
+    def take_files(self, token: int) -> list[tuple[str, bytes]]:
+        return self.files.pop(token, [])
 
     def complete_control(self, token: int, code: str | None, message: str) -> None:
         self.completed.put((token, code, message))

@@ -48,6 +48,8 @@ def test_a_configuration_is_mapped_field_by_field() -> None:
     [
         ("sequence_batching { iterative_sequence: true }", "iterative_sequence: not supported"),
         ("ensemble_scheduling { step [ { model_name: 'a' } ] }", "ensembles are not supported"),
+        ("model_transaction_policy { decoupled: 3 }", "decoupled"),
+        ("model_operations { op_library_filename: 'x.so' }", "libraries of operators are not loaded"),
         ('platform: "caffe2_netdef"', "platform 'caffe2_netdef' is not supported"),
         (
             "input { name: 'x' data_type: TYPE_FP32 dims: [1] reshape { shape: [] } }",
@@ -75,6 +77,70 @@ def test_an_override_is_protobuf_json() -> None:
     assert (configuration.max_batch_size, configuration.backend) == (16, "onnx")
     with pytest.raises(ConfigurationError, match="is no JSON"):
         read_override("{")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"input": ["x"]}, {"input": {"name": "x", "dims": ["wide"]}}, {"version_policy": 3},
+        {"version_policy": {"specific": {"versions": [True]}}}, {"version_policy": {"latest": 1}},
+        {"dynamic_batching": []}, {"dynamic_batching": {"default_queue_policy": 1}}, {"instance_group": 1},
+        {"instance_group": {"gpus": ["a"]}}, {"parameters": ["x"]}, {"max_batch_size": True},
+        {"max_batch_size": 1e400}, {"name": 3}, {"default_model_filename": ["a"]}, {"output": {"dims": [-7]}},
+        {"platform": {}, "backend": [1]}, {"model_transaction_policy": 1},
+        {"sequence_batching": {"max_sequence_idle_microseconds": "x"}},
+        {"sequence_batching": {"control_input": [3]}},
+        {"sequence_batching": {"state": {"initial_state": "x"}}},
+    ],
+)  # fmt: skip
+def test_an_override_of_another_form_is_refused_and_never_a_fault(fields: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match="parameter 'config'"):
+        read_override(json.dumps(fields))
+
+
+def test_protobufs_json_may_write_names_in_camel_case() -> None:
+    configuration, _ = read_override(
+        '{"maxBatchSize": 2, "input": [{"name": "x", "dataType": "TYPE_FP32", "dims": ["4"]}],'
+        ' "output": [{"name": "y", "labelFilename": "l.txt"}], "parameters": {"aB": {"stringValue": "c"}}}'
+    )
+    assert configuration.inputs[0].shape == (-1, 4)
+    assert configuration.outputs[0].labels == "l.txt"
+    assert configuration.options == {"aB": "c"}
+
+
+def test_what_has_no_effect_is_noted_with_the_reason() -> None:
+    configuration, notes = read_prototext(
+        """
+        input { name: "x" data_type: TYPE_FP32 dims: [3, 2, 2] format: FORMAT_NCHW }
+        dynamic_batching {
+          preferred_batch_size: [4, 8] preserve_ordering: true priority_levels: 2
+          default_queue_policy { timeout_action: DELAY max_queue_size: 9 }
+        }
+        instance_group { kind: KIND_GPU gpus: [1, 2] host_policy: "a" }
+        response_cache { enable: true }
+        model_warmup { name: "w" }
+        metric_tags { key: "a" value: "b" }
+        """
+    )
+    assert configuration.device == "cuda:1"
+    for words in (
+        "format has no effect", "preferred_batch_size has no effect", "preserve_ordering has no effect",
+        "priority_levels has no effect", "DELAY has no effect", "max_queue_size has no effect", "first GPU",
+        "host_policy has no effect", "not cached", "generated inputs", "labeled by model",
+    ):  # fmt: skip
+        assert any(words in note for note in notes), words
+
+
+def test_decoupled_is_read_and_written() -> None:
+    configuration, _ = read_prototext("model_transaction_policy { decoupled: true }")
+    assert configuration.decoupled is True
+    specification: dict[str, Any] = {
+        "name": "m", "platform": "python", "backend": "python", "max_batch_size": 8, "decoupled": True,
+        "inputs": [], "outputs": [], "max_queue_delay_us": 0,
+    }  # fmt: skip
+    written = json.loads(config_json(specification, configuration, "model.py"))
+    assert written["model_transaction_policy"] == {"decoupled": True}
+    assert "dynamic_batching" not in written
 
 
 def test_strings_are_unescaped_and_joined() -> None:

@@ -71,6 +71,8 @@ pub fn grpc_messages(input: &[u8]) {
         10 => read::<proto::ModelStreamInferResponse>(body),
         _ => {
             if let Ok(text) = std::str::from_utf8(body) {
+                // The schemas are read once, by whoever comes first.
+                let _ = grpc::model_config_from_json("{}");
                 value(bounded(text.len(), 0, || grpc::model_config_from_json(text)));
             }
         }

@@ -152,6 +152,8 @@ pub struct Specification {
     #[serde(default)]
     pub max_queue_delay_us: u64,
     #[serde(default)]
+    pub labels: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
     pub description: String,
     #[serde(default)]
     pub config_json: String,
@@ -276,6 +278,7 @@ impl Specification {
             sequence: self.sequence.as_ref().map(SequenceSpecification::policy).transpose()?,
             default_timeout_us: self.default_timeout_us,
             max_queue_delay_us: self.max_queue_delay_us,
+            labels: self.labels.iter().map(|(name, labels)| (name.as_str().into(), labels.clone())).collect(),
             description: self.description.clone(),
             config_json: self.config_json.clone(),
         })

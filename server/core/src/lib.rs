@@ -11,11 +11,13 @@ mod server;
 mod supervisor;
 mod warmup;
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use bytes::Bytes;
 use kingpole_engine::{ControlRequest, IndexRow, PendingControl};
-use kingpole_values::{Code, Error, Parameter};
+use kingpole_values::{Code, Error, Parameter, Parameters};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use serde_json::json;
@@ -56,7 +58,9 @@ enum Next {
 #[derive(Default)]
 struct Controls {
     next_token: u64,
-    waiting: std::collections::HashMap<u64, oneshot::Sender<Result<(), Error>>>,
+    waiting: HashMap<u64, oneshot::Sender<Result<(), Error>>>,
+    /// Files that came with a request, until they are taken.
+    files: HashMap<u64, Vec<(String, Bytes)>>,
 }
 
 #[pymethods]
@@ -91,6 +95,11 @@ impl Server {
         let specification: Specification = parse("specification", specification).map_err(raise)?;
         let served = py.detach(|| self.models.serve(handle, &specification)).map_err(raise)?;
         encode(py, &served)
+    }
+
+    /// Serve a version no more; its requests go on. `close` does the rest.
+    fn withdraw(&self, handle: u64) {
+        self.models.withdraw(handle);
     }
 
     /// Withdraw a version, let its requests finish, and unload it.
@@ -139,22 +148,34 @@ impl Server {
         controls.next_token += 1;
         let token = controls.next_token;
         controls.waiting.insert(token, pending.answer);
-        let (action, model, parameters) = match pending.request {
-            ControlRequest::Load { model, parameters } => ("load", model, parameters),
-            ControlRequest::Unload { model, unload_dependents } => {
-                let parameter = ("unload_dependents".into(), Parameter::Bool(unload_dependents));
-                ("unload", model, vec![parameter])
-            }
+        let (action, model, parameters, files) = match pending.request {
+            ControlRequest::Load { model, parameters, files } => ("load", model, parameters, files),
+            ControlRequest::Unload { model, parameters } => ("unload", model, parameters, Vec::new()),
         };
-        let parameters: serde_json::Map<String, serde_json::Value> =
-            parameters.into_iter().map(|(name, value)| (name.to_string(), to_json(&value))).collect();
-        let request = json!({"token": token, "action": action, "model": model, "parameters": parameters});
+        let request = json!({
+            "token": token,
+            "action": action,
+            "model": model,
+            "parameters": named_json(parameters),
+            "files": files.len(),
+        });
+        controls.files.insert(token, files);
         encode(py, &request).map(Some)
+    }
+
+    /// The files of a control request, by the names of their parameters. They are given once.
+    fn take_files<'py>(&self, py: Python<'py>, token: u64) -> Vec<(String, Bound<'py, PyBytes>)> {
+        let files = self.controls.lock().unwrap_or_else(PoisonError::into_inner).files.remove(&token);
+        files.into_iter().flatten().map(|(name, content)| (name, PyBytes::new(py, &content))).collect()
     }
 
     /// Answer a control request; a code of None means success.
     fn complete_control(&self, token: u64, code: Option<&str>, message: String) {
-        let waiting = self.controls.lock().unwrap_or_else(PoisonError::into_inner).waiting.remove(&token);
+        let waiting = {
+            let mut controls = self.controls.lock().unwrap_or_else(PoisonError::into_inner);
+            controls.files.remove(&token);
+            controls.waiting.remove(&token)
+        };
         let result = match code {
             None => Ok(()),
             Some(code) => Err(Error::new(Code::from_name(code).unwrap_or(Code::Internal), message)),
@@ -163,6 +184,11 @@ impl Server {
             // The client may have gone; the change was made all the same.
             let _ = answer.send(result);
         }
+    }
+
+    /// Which lines are to be logged, as JSON, by the names of the Open Inference logging extension.
+    fn log_settings<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyBytes>> {
+        encode(py, &named_json(self.plane.shared.log_settings().named()))
     }
 
     /// Everything counted, in Prometheus' text format.
@@ -209,6 +235,10 @@ impl Server {
     }
 }
 
+fn named_json(parameters: Parameters) -> serde_json::Map<String, serde_json::Value> {
+    parameters.into_iter().map(|(name, value)| (name.to_string(), to_json(&value))).collect()
+}
+
 fn to_json(parameter: &Parameter) -> serde_json::Value {
     match parameter {
         Parameter::Bool(value) => json!(value),
@@ -231,6 +261,12 @@ fn version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
+/// The paths of the main port over HTTP, each with its methods.
+#[pyfunction]
+fn http_routes() -> Vec<(&'static str, Vec<&'static str>)> {
+    kingpole_frontends::HTTP_ROUTES.iter().map(|(path, methods)| (*path, methods.to_vec())).collect()
+}
+
 /// Read a model's signature with the ONNX Runtime at this path, as JSON.
 #[pyfunction]
 fn infer_onnx_signature<'py>(py: Python<'py>, library: &str, path: &str) -> PyResult<Bound<'py, PyBytes>> {
@@ -244,6 +280,7 @@ fn _core(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<Server>()?;
     module.add("CoreError", module.py().get_type::<CoreError>())?;
     module.add_function(wrap_pyfunction!(version, module)?)?;
+    module.add_function(wrap_pyfunction!(http_routes, module)?)?;
     module.add_function(wrap_pyfunction!(infer_onnx_signature, module)?)?;
     Ok(())
 }

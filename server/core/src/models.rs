@@ -267,6 +267,14 @@ impl Models {
         }
     }
 
+    /// Serve a version no more. One that is not served is left alone.
+    pub fn withdraw(&self, handle: u64) {
+        let served = self.entries().get(&handle).and_then(|entry| Some(entry.served.as_ref()?.0.clone()));
+        if let Some(model) = served {
+            self.server.shared.withdraw(&model);
+        }
+    }
+
     /// Withdraw a version, wait for its requests, unload it.
     pub fn close(&self, handle: u64) -> Result<()> {
         let entry = self.entries().remove(&handle).ok_or_else(|| unknown_handle(handle))?;

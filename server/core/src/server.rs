@@ -44,13 +44,19 @@ struct Reactor {
 }
 
 /// What the server says it can do, in the words of the Open Inference extensions.
-const EXTENSIONS: [&str; 6] = [
+///
+/// Source: Triton's names in Triton's order. That for traces is missing as there are none.
+const EXTENSIONS: [&str; 10] = [
+    "classification",
+    "sequence",
     "model_repository",
+    "model_repository(unload_dependents)",
     "schedule_policy",
     "model_configuration",
     "binary_tensor_data",
     "parameters",
     "statistics",
+    "logging",
 ];
 
 fn extensions(client_shared_memory: bool) -> Vec<&'static str> {

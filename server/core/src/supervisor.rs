@@ -363,7 +363,9 @@ impl Worker {
             // One that served was started all right, whatever a batch did to it.
             failures = if came_up { 0 } else { failures + 1 };
             short_lives = if began.elapsed() > SETTLED { 0 } else { short_lives + 1 };
-            eprintln!("kingpole: the worker for {} {reason}; starting it again", self.label);
+            if self.shared.log_settings().warning {
+                eprintln!("kingpole: the worker for {} {reason}; starting it again", self.label);
+            }
             if failures >= GIVE_UP_AFTER {
                 let error = Error::unavailable(format!(
                     "the worker for {} cannot be started: it {reason}",

@@ -18,6 +18,7 @@ from kingpole.cli import INTERRUPTED, NOT_STARTED, SUCCESS, USAGE, CommandError
 from kingpole.cli.settings import Resolved, resolve
 from kingpole.cpus import available_cpus
 from kingpole.lifecycle import Lifecycle, reason_of
+from kingpole.log import Log
 from kingpole.memory import available_memory_bytes
 from kingpole.repository import RepositoryError, scan
 
@@ -139,22 +140,27 @@ async def _run(
     settings: Resolved, core: Server, addresses: list[str], paths: list[Path], started: float
 ) -> int:
     stopping = _stop_on_signals()
+    log = Log(lambda: json.loads(core.log_settings()))
     lifecycle = Lifecycle(
         core,
         paths,
         mode=settings["control_mode"],
         load_models=settings["load_model"],
         worker=settings["worker"] if settings["worker"] != "auto" else None,
-        report=_say,
+        report=log.info,
+        warn=log.error,
+        detail=log.verbose,
     )
     scheme = "https" if settings["tls_certificate"] else "http"
     urls = [each if each.startswith("unix:") else f"{scheme}://{each}" for each in addresses]
     runner, management = await _listen_management(settings, core, lifecycle, urls)
-    _say(f"kingpole {__version__} listens on {', '.join(urls)} (HTTP, gRPC)")
+    log.info(f"kingpole {__version__} listens on {', '.join(urls)} (HTTP, gRPC)")
     if management:
-        _say(f"management on {management} (what is served: {management}/docs, metrics: {management}/metrics)")
+        log.info(
+            f"management on {management} (what is served: {management}/docs, metrics: {management}/metrics)"
+        )
     background = [
-        asyncio.create_task(_load(lifecycle, settings, started), name="load"),
+        asyncio.create_task(_load(lifecycle, settings, log, started), name="load"),
         asyncio.create_task(lifecycle.serve_controls(), name="controls"),
     ]
     stop_wait = asyncio.create_task(stopping.wait())
@@ -164,31 +170,39 @@ async def _run(
     while not stopping.is_set() and failed is None:
         done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         failed = next((each.exception() for each in done if each is not stop_wait and each.exception()), None)
-    _say("draining" if failed is None else f"stopping: {type(failed).__name__}: {failed}")
+    if failed is None:
+        log.info("draining")
+    else:
+        log.error(f"stopping: {type(failed).__name__}: {failed}")
     core.drain()
     ending: list[asyncio.Task[Any]] = [*background, stop_wait]
     for task in ending:
         task.cancel()
     await asyncio.gather(*ending, return_exceptions=True)
     finished = await asyncio.to_thread(core.stop, settings["drain_seconds"] * 1000)
+    await lifecycle.close()
     if runner is not None:
         await runner.cleanup()
-    _say("stopped" if finished else f"stopped; some requests took more than {settings['drain_seconds']} s")
+    if finished:
+        log.info("stopped")
+    else:
+        log.warning(f"stopped; some requests took more than {settings['drain_seconds']} s")
     if failed is not None:
         return NOT_STARTED
     return SUCCESS
 
 
-async def _load(lifecycle: Lifecycle, settings: Resolved, started: float) -> None:
+async def _load(lifecycle: Lifecycle, settings: Resolved, log: Log, started: float) -> None:
     await lifecycle.start()
-    _say(_summary(lifecycle, started))
+    say = log.info if lifecycle.ready else log.error
+    say(_summary(lifecycle, started))
     while settings["control_mode"] == "poll":
         await asyncio.sleep(settings["poll_seconds"])
         try:
             await lifecycle.poll()
         except OSError as error:
             # A repository on a network may be away for a while; what is served stays.
-            _say(f"cannot look at the repository: {reason_of(error)}")
+            log.error(f"cannot look at the repository: {reason_of(error)}")
 
 
 def _summary(lifecycle: Lifecycle, started: float) -> str:
@@ -240,8 +254,3 @@ def _stop_on_signals() -> asyncio.Event:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
     return stopping
-
-
-def _say(line: str) -> None:
-    # A model's name or an exception's text may hold anything; a log line is one line.
-    print("".join(each if each.isprintable() else "?" for each in line), file=sys.stderr, flush=True)

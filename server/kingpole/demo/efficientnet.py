@@ -272,6 +272,19 @@ def convert(output: Path, *, uint8: bool) -> None:
     beside.replace(output)
 
 
+CONFIGURATION = """\
+outputs:
+  - {name: probs, labels: labels.txt}
+"""
+
+
+def name_classes(model: Path) -> None:
+    """Put the names of the classes beside a model, for clients that ask for classes."""
+    labels = Path(__file__).with_name("labels.txt").read_text(encoding="utf-8")
+    (model / "labels.txt").write_text(labels, encoding="utf-8")
+    (model / "model.yaml").write_text(CONFIGURATION, encoding="utf-8")
+
+
 def main(arguments: list[str] | None = None) -> None:
     """Convert the packaged weights: `python -m kingpole.demo.efficientnet OUTPUT.onnx [--uint8]`."""
     parser = argparse.ArgumentParser(prog="python -m kingpole.demo.efficientnet", description=main.__doc__)
@@ -281,6 +294,9 @@ def main(arguments: list[str] | None = None) -> None:
     )
     chosen = parser.parse_args(arguments)
     convert(chosen.output, uint8=chosen.uint8)
+    if chosen.output.parent.name.isdecimal():
+        # It lies in a version's directory of a model in a repository.
+        name_classes(chosen.output.parent.parent)
     print(f"wrote {chosen.output} ({chosen.output.stat().st_size:,} bytes)")
 
 

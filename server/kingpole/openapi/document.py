@@ -22,7 +22,7 @@ from kingpole.openapi.models import (
     request_schema,
     response_schema,
 )
-from kingpole.openapi.routes import BYTES, HEADERS, JSON, Answer, Bodies, Route
+from kingpole.openapi.routes import BYTES, HEADERS, JSON, Answer, AnyOf, Bodies, Route
 from kingpole.openapi.table import ROUTES, TAGS
 
 _DESCRIPTION = (
@@ -33,6 +33,8 @@ _PATH_PARAMETERS = {
     "model": "The model's name.",
     "version": "One of the model's versions.",
     "region": "The region's name.",
+    "repository": "The name of a repository, which says nothing here.",
+    "label": "One of the model's versions, too: labels are looked for among them.",
 }
 _SCHEMAS = "#/components/schemas/{name}"
 _MAIN, _MANAGEMENT = "http://localhost:8000", "http://localhost:8002"
@@ -86,7 +88,11 @@ def make_document(
 def _types() -> Iterable[Any]:
     for route in ROUTES:
         for bodies in (route.request or {}, *(answer.bodies for answer in route.answers.values())):
-            yield from (kind for kind in bodies.values() if kind is not BYTES)
+            for kind in bodies.values():
+                if isinstance(kind, AnyOf):
+                    yield from kind
+                elif kind is not BYTES:
+                    yield kind
     # Referred to by the models' own schemas.
     yield from (schemas.InferRequest, schemas.InferResponse)
 
@@ -128,7 +134,13 @@ class _Writer:
                 "schema": {"type": "string", "minLength": 1},
             }  # fmt: skip
             # Not where trying the example would load or unload it.
-            if models and name != "region" and route.tag != "Repository" and route.port == "main":
+            if (
+                models
+                and name != "region"
+                and "Repository" not in route.tag
+                and route.methods != ("delete",)
+                and route.port == "main"
+            ):
                 parameter["example"] = models[0].name if name == "model" else models[0].version
             written.append(parameter)
         for name in route.headers:
@@ -139,9 +151,15 @@ class _Writer:
     def content(self, bodies: Bodies) -> dict[str, Any]:
         """Bodies by their media type."""
         return {
-            media_type: {} if kind is BYTES else {"schema": self._schema_of[kind]}
+            media_type: {} if kind is BYTES else {"schema": self._schema(kind)}
             for media_type, kind in bodies.items()
         }
+
+    def _schema(self, kind: Any) -> dict[str, Any]:
+        if isinstance(kind, AnyOf):
+            return {"anyOf": [self._schema_of[each] for each in kind]}
+        schema: dict[str, Any] = self._schema_of[kind]
+        return schema
 
     def _response(self, answer: Answer) -> dict[str, Any]:
         written: dict[str, Any] = {"description": answer.description}

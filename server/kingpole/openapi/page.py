@@ -24,6 +24,9 @@ from kingpole.openapi.models import (
 from kingpole.openapi.table import ROUTES, TAGS
 from kingpole.signature import TensorSpec, format_shape
 
+_OPEN = next(iter(TAGS))
+"""The routes that are shown without being asked for."""
+
 _STYLE = files("kingpole.openapi").joinpath("page.css").read_text(encoding="utf-8")
 _STYLE_HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 
@@ -121,15 +124,17 @@ def _unserved(model: UnservedModel) -> str:
 
 
 def _routes(tag: str, description: str) -> str:
+    routes = [route for route in ROUTES if route.tag == tag]
     rows = "".join(
         f'<tr><td class="method">{_text(" ".join(route.methods).upper())}</td>'
         f"<td><code>{_text(route.path)}</code></td><td>{_text(route.summary)}</td></tr>"
-        for route in ROUTES
-        if route.tag == tag
+        for route in routes
     )
     # Our own text, which is Markdown in the document.
     marked = re.sub(r"`([^`]+)`", r"<code>\1</code>", _text(description))
+    count = "1 route" if len(routes) == 1 else f"{len(routes)} routes"
     return (
-        f"<h3>{_text(tag)}</h3><p>{marked}</p>"
-        f'<div class="wide"><table class="routes"><tbody>{rows}</tbody></table></div>'
+        f"<details{' open' if tag == _OPEN else ''}><summary><h3>{_text(tag)}</h3>"
+        f' <span class="note">{count}</span><p>{marked}</p></summary>'
+        f'<div class="wide"><table class="routes"><tbody>{rows}</tbody></table></div></details>'
     )

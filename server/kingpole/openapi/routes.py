@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 Port = Literal["main", "management"]
-Method = Literal["get", "post", "put"]
+Method = Literal["get", "post", "put", "delete"]
 
 JSON = "application/json"
 OCTETS = "application/octet-stream"
@@ -15,11 +15,22 @@ TEXT = "text/plain"
 FRAME = "application/x-kingpole"
 FRAMES = "application/x-kingpole-stream"
 EVENTS = "text/event-stream"
+SAGEMAKER_BINARY = "application/vnd.sagemaker-triton.binary+json"
 BYTES = object()
 """Stands for a body that is no JSON."""
 
 Bodies = Mapping[str, Any]
 """The type of a body by its media type."""
+
+
+class AnyOf(tuple[type, ...]):
+    """Stands for a body that is of one of these types."""
+
+    __slots__ = ()
+
+    def __new__(cls, *types: type) -> AnyOf:
+        """Take the types one by one."""
+        return super().__new__(cls, types)
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,20 @@ HEADERS: dict[str, tuple[dict[str, Any], str]] = {
         "Time in the queue and in execution, and the batch; when asked for.",
     ),
     "Retry-After": ({"type": "string"}, "Seconds after which to try again."),
+    "X-Amzn-SageMaker-Target-Model": (
+        {"type": "string"},
+        "The model's name, before the one in the path; `.tar.gz` behind it is dropped.",
+    ),
+    "x-amzn-errortype": ({"type": "string"}, "What AWS's clients call the error."),
     "Accept-Encoding": ({"type": "string"}, "The content codings that are understood."),
+    "Content-Encoding": (
+        {"enum": ["gzip", "deflate", "zstd"]},
+        "How the body is compressed, as Accept-Encoding asked.",
+    ),
+    "Vary": (
+        {"const": "accept-encoding"},
+        "The answer is long enough to be compressed when that is asked for.",
+    ),
 }
 
 
@@ -81,8 +105,9 @@ def errors(kind: Bodies, *statuses: int) -> dict[int, Answer]:
         403: Answer("Sent by a browser's page, or for another host.", kind),
         404: Answer("There is no such model or version.", kind),
         409: Answer("Loading failed, for the reason given.", kind),
+        406: Answer("Accept-Encoding allows neither gzip, deflate or zstd nor a plain answer.", kind),
         413: Answer("The body is larger than the server takes.", kind),
-        415: Answer("The content coding is not gzip, deflate or none.", kind, ("Accept-Encoding",)),
+        415: Answer("The content coding is not gzip, deflate, zstd or none.", kind, ("Accept-Encoding",)),
         429: Answer("Refused before it was queued: safe to send again.", kind, retry),
         499: Answer("The client left before its request was complete.", kind),
         500: Answer("The model failed.", kind),
@@ -90,5 +115,5 @@ def errors(kind: Bodies, *statuses: int) -> dict[int, Answer]:
         503: Answer("Not ready, draining, or the model's worker went away.", kind, retry),
         504: Answer("The timeout passed, or could not have been met.", kind),
     }
-    prefix = {JSON: "Error", TEXT: "Text", FRAME: "Frame"}[next(iter(kind))]
+    prefix = {(JSON,): "Error", (TEXT,): "Text", (FRAME,): "Frame", (JSON, TEXT): "Either"}[tuple(kind)]
     return {status: replace(known[status], name=f"{prefix}{status}") for status in statuses}

@@ -216,7 +216,11 @@ class IndexRow(Struct):
 
 
 class RepositoryParameters(Struct):
-    """How to load or unload. `config` replaces the configuration on disk."""
+    """How to load or unload.
+
+    `config` replaces the configuration on disk; with it, `file:<version>/<path>` is a file of the model in
+    base64. For unloading, `unload_dependents`.
+    """
 
     parameters: dict[str, Any] | UnsetType = UNSET
 
@@ -236,6 +240,44 @@ class SharedMemoryRegion(Struct):
     key: str
     offset: Size
     byte_size: Size
+
+
+class LogSettings(Struct):
+    """Which lines are logged, and how they begin."""
+
+    log_file: str
+    log_info: bool
+    log_warning: bool
+    log_error: bool
+    log_verbose_level: Size
+    log_format: str
+
+
+class LogChanges(Struct):
+    """What is to be logged from now on; what is left out stays."""
+
+    log_info: bool | UnsetType = UNSET
+    log_warning: bool | UnsetType = UNSET
+    log_error: bool | UnsetType = UNSET
+    log_verbose_level: Annotated[int, Meta(ge=0, le=(1 << 32) - 1)] | UnsetType = UNSET
+    log_format: Literal["default", "ISO8601"] | UnsetType = UNSET
+
+
+class TraceSettings(Struct):
+    """What is traced: nothing, in Triton's words."""
+
+    trace_level: list[str]
+    trace_rate: str
+    trace_count: str
+    log_frequency: str
+    trace_file: str
+    trace_mode: str
+
+
+class TraceChanges(Struct):
+    """What is to be traced: only what traces nothing can be said."""
+
+    trace_level: list[Literal["OFF"]] | UnsetType = UNSET
 
 
 class Empty(Struct):

@@ -9,7 +9,9 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from kingpole.openapi import schemas
+from kingpole.openapi import migration_schemas, schemas
+from kingpole.openapi.migration import TAGS as MIGRATION_TAGS
+from kingpole.openapi.migration import migration
 from kingpole.openapi.routes import (
     BYTES,
     EVENTS,
@@ -19,6 +21,7 @@ from kingpole.openapi.routes import (
     OCTETS,
     TEXT,
     Answer,
+    AnyOf,
     Bodies,
     Route,
     errors,
@@ -30,19 +33,23 @@ TAGS = {
     " `--control-mode explicit`.",
     "Shared memory": "Named regions of memory that clients on the same machine share, when the server runs"
     " with `--client-shared-memory`. CUDA regions are not offered.",
+    "Settings": "What is logged and traced: Triton's extensions.",
     "Frame": "Kingpole's own format, one frame per body: what `kingpole_client` sends.",
     "GraphPipe": "What GraphPipe's clients send, unchanged.",
+    **MIGRATION_TAGS,
     "Management": "For operators, on a port of its own.",
 }
 
 _ERROR: Bodies = {JSON: schemas.Error}
 _INFER_ERRORS = (400, 404, 413, 415, 429, 499, 500, 501, 503, 504)
-_BODY_ERRORS = (400, 413, 415, 499, 504)
+_BODY_ERRORS = (400, 413, 415, 429, 499, 504)
+_CODED_INFER_ERRORS = (400, 404, 406, *_INFER_ERRORS[2:])
+_CODED = ("Content-Encoding", "Vary")
 _INFER_HEADERS = ("Inference-Header-Content-Length", "kingpole-timeout-us", "kingpole-timing")
 _INFER_ANSWER = Answer(
     "The outputs; with `application/octet-stream`, JSON of the length in the header and then their bytes.",
     {JSON: schemas.InferResponse, OCTETS: BYTES},
-    ("Inference-Header-Content-Length", "Server-Timing"),
+    ("Inference-Header-Content-Length", "Server-Timing", *_CODED),
 )
 
 
@@ -157,7 +164,7 @@ def _open_inference() -> tuple[Route, ...]:
                 " The content type is not looked at.",
                 request={JSON: schemas.InferRequest, OCTETS: BYTES},
                 headers=_INFER_HEADERS,
-                answers={200: _INFER_ANSWER, **errors(_ERROR, *_INFER_ERRORS)},
+                answers={200: _INFER_ANSWER, **errors(_ERROR, *_CODED_INFER_ERRORS)},
             )
         ),
         *_of_versions(
@@ -198,7 +205,7 @@ def _repository() -> tuple[Route, ...]:
         "request": {JSON: schemas.RepositoryParameters},
         "is_request_required": False,
     }
-    return (
+    index, load, unload = (
         Route(
             path="/v2/repository/index",
             methods=("post",),
@@ -223,10 +230,66 @@ def _repository() -> tuple[Route, ...]:
             path="/v2/repository/models/{model}/unload",
             operation="repositoryModelUnload",
             **change,
-            summary="Unload a model",
-            answers={200: _ok("It is gone.", schemas.Empty), **errors(_ERROR, *_BODY_ERRORS, 500, 503)},
+            summary="Unload a model; answered when it takes no more requests",
+            answers={200: _ok("It is going.", schemas.Empty), **errors(_ERROR, *_BODY_ERRORS, 500, 503)},
         ),
     )
+    return index, load, unload, *_of_named_repository(index, load, unload)
+
+
+def _of_named_repository(index: Route, load: Route, unload: Route) -> tuple[Route, ...]:
+    """The same where a repository is named: its name says nothing here, and changes are refused."""
+
+    def named(route: Route, **changed: Any) -> Route:
+        path = route.path.replace("/v2/repository/", "/v2/repository/{repository}/")
+        return replace(route, path=path, operation=f"{route.operation}Named", **changed)
+
+    refused = errors(_ERROR, *_BODY_ERRORS, 501)
+    return named(index), named(load, answers=refused), named(unload, answers=refused)
+
+
+def _settings() -> tuple[Route, ...]:
+    rows = []
+    for path, operation, summary, told, change, unknown in (
+        ("/v2/logging", "LogSettings", "what is logged", schemas.LogSettings, schemas.LogChanges, ()),
+        (
+            "/v2/trace/setting",
+            "TraceSettings",
+            "what is traced",
+            schemas.TraceSettings,
+            schemas.TraceChanges,
+            (),
+        ),
+        (
+            "/v2/models/{model}/trace/setting",
+            "ModelTraceSettings",
+            "what is traced of a model",
+            schemas.TraceSettings,
+            schemas.TraceChanges,
+            (404, 503),
+        ),
+    ):
+        common: dict[str, Any] = {"path": path, "tag": "Settings"}
+        answer = {200: _ok("The settings.", told)}
+        rows += [
+            Route(
+                **common,
+                methods=("get",),
+                operation=f"get{operation}",
+                summary=f"Tell {summary}",
+                answers={**answer, **errors(_ERROR, *unknown)},
+            ),
+            Route(
+                **common,
+                methods=("post",),
+                operation=f"set{operation}",
+                summary=f"Set {summary}",
+                request={JSON: change},
+                is_request_required=False,
+                answers={**answer, **errors(_ERROR, *_BODY_ERRORS, *unknown, 501)},
+            ),
+        ]
+    return tuple(rows)
 
 
 def _shared_memory() -> tuple[Route, ...]:
@@ -246,7 +309,7 @@ def _shared_memory() -> tuple[Route, ...]:
         )  # fmt: skip
 
     def register(path: str, operation: str, answers: dict[int, Answer], **more: Any) -> Route:
-        answers = {**errors(_ERROR, *_BODY_ERRORS, 429), **off, **answers}
+        answers = {**errors(_ERROR, *_BODY_ERRORS), **off, **answers}
         return route(f"{path}/region/{{region}}/register", operation, "Register a region", answers, **more)
 
     registered = _ok("It is registered.", schemas.Empty)
@@ -302,8 +365,11 @@ def _graphpipe() -> tuple[Route, ...]:
         "/models/{model}": "Models",
         "/models/{model}/versions/{version}": "Version",
     }
+    # KServe V1 asks there whether the server is alive, which it is without a default model, too.
+    root = AnyOf(migration_schemas.RootMetadata, migration_schemas.RootStatus)
     rows = []
     for path, suffix in paths.items():
+        described = {200: _ok("The model.", schemas.GraphpipeMetadata), **errors(kind, 404, 503)}
         rows.append(
             Route(
                 path=path,
@@ -311,7 +377,7 @@ def _graphpipe() -> tuple[Route, ...]:
                 operation=f"graphpipeMetadata{suffix}",
                 tag="GraphPipe",
                 summary="What a model takes and gives",
-                answers={200: _ok("The model.", schemas.GraphpipeMetadata), **errors(kind, 404, 503)},
+                answers={200: _ok("Alive, with the model or without.", root)} if path == "/" else described,
             )
         )
         rows.append(
@@ -327,8 +393,9 @@ def _graphpipe() -> tuple[Route, ...]:
                     200: Answer(
                         "The outputs.",
                         {OCTETS: BYTES},
+                        _CODED,
                     ),
-                    **errors(kind, *_INFER_ERRORS),
+                    **errors(kind, *_CODED_INFER_ERRORS),
                 },
             )
         )
@@ -343,7 +410,15 @@ def _graphpipe() -> tuple[Route, ...]:
         )
         for what in ("alive", "ready")
     )
-    return (*rows, *controls)
+    clients = Route(
+        path="/control/client_count",
+        methods=("get",),
+        operation="graphpipeClients",
+        tag="GraphPipe",
+        summary="How many connections are open",
+        answers={200: Answer("Their number.", kind)},
+    )
+    return (*rows, *controls, clients)
 
 
 def _management() -> tuple[Route, ...]:
@@ -430,7 +505,9 @@ ROUTES: tuple[Route, ...] = (
     *_open_inference(),
     *_repository(),
     *_shared_memory(),
+    *_settings(),
     _frame(),
     *_graphpipe(),
+    *migration(),
     *_management(),
 )

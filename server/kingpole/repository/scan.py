@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from kingpole.configuration import FILES, ConfigurationError, ModelConfiguration, read_configuration
 from kingpole.repository.files import RepositoryError, check_name, resolve_inside, version_of
+from kingpole.repository.labels import find_labels
 from kingpole.repository.triton import read_prototext
 
 _ARTEFACTS = {"onnx": "model.onnx", "python": "model.py"}
@@ -28,6 +30,7 @@ class Artifact:
     configuration: ModelConfiguration
     home: Path
     notes: tuple[str, ...] = ()
+    labels: Mapping[str, Path] = field(default_factory=dict, repr=False)
     stamp: tuple[tuple[str, int, int], ...] = field(default=(), repr=False)
 
 
@@ -105,9 +108,11 @@ def _read(
     if home.is_file():
         notes = ["backend onnx, as it is an .onnx file"]
         artefact = resolve_inside(root, entry)
+        configuration, more = override or (ModelConfiguration(), [])
+        labels = find_labels(root, _below(root, home.parent), configuration)
         return [
-            Artifact(name, "1", home.parent, artefact, "onnx", (override or (ModelConfiguration(), []))[0],
-                     home, tuple(notes), _stamp([artefact]))
+            Artifact(name, "1", home.parent, artefact, "onnx", configuration, home, (*notes, *more), labels,
+                     _stamp([artefact, *labels.values()]))
         ]  # fmt: skip
     configuration, notes, configuration_file = (*override, None) if override else _configuration(root, home)
     if configuration.name and configuration.name != name:
@@ -169,7 +174,11 @@ def _artifact(
             raise RepositoryError(f"version {version}: {where} is missing") from error
     files = [resolve_inside(root, *_below(root, directory), each) for each in present]
     files += [home / each for each in (*FILES, "config.pbtxt") if (home / each).exists()]
-    return Artifact(name, version, directory, file, backend, configuration, home, tuple(notes), _stamp(files))
+    labels = find_labels(root, _below(root, home), configuration)
+    files += labels.values()
+    return Artifact(
+        name, version, directory, file, backend, configuration, home, tuple(notes), labels, _stamp(files)
+    )
 
 
 def _configuration(root: Path, home: Path) -> tuple[ModelConfiguration, list[str], str | None]:

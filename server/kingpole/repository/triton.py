@@ -14,15 +14,30 @@ from kingpole.repository.triton_sequences import read_sequence_batching, sequenc
 
 _BACKENDS = {"onnxruntime": "onnx"}
 _PLATFORMS = {"onnxruntime_onnx": "onnx"}
+# What would change what a model answers, and cannot be done.
 _REFUSED = {
     "ensemble_scheduling": "ensembles are not supported yet",
-    "batch_input": "batch_input is not supported",
-    "batch_output": "batch_output is not supported",
+    "batch_input": "inputs made of a batch's sizes are not supported",
+    "batch_output": "outputs scattered over a batch are not supported",
     "model_repository_agents": "repository agents are not supported",
+    "model_operations": "libraries of operators are not loaded",
 }
-_IGNORED = frozenset(
-    {"optimization", "metric_tags", "model_metrics", "response_cache", "runtime", "cc_model_filenames",
-     "model_operations", "model_warmup"}
+# What only changes how fast it answers, or is beside it.
+_IGNORED = {
+    "optimization": "the backend decides, and its options are in parameters",
+    "metric_tags": "metrics are labeled by model and version",
+    "model_metrics": "the buckets of histograms are fixed",
+    "response_cache": "responses are not cached",
+    "runtime": "the backend is chosen by its name",
+    "cc_model_filenames": "there is one file for every device",
+    "model_warmup": "models are warmed up with generated inputs",
+}
+# Maps from names that are the owner's, not protobuf's.
+_MAPS = frozenset({"parameters", "metric_tags", "cc_model_filenames", "priority_queue_policy"})
+_KNOWN = frozenset(
+    {"name", "platform", "backend", "default_model_filename", "max_batch_size", "input", "output",
+     "version_policy", "dynamic_batching", "instance_group", "parameters", "model_transaction_policy",
+     "sequence_batching"}
 )  # fmt: skip
 
 
@@ -49,7 +64,7 @@ def read_override(text: str) -> tuple[ModelConfiguration, list[str]]:
     """
     try:
         fields = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"parameter 'config' is no JSON: {error}") from error
     if not isinstance(fields, dict):
         raise ConfigurationError("parameter 'config' must be a JSON object")
@@ -62,7 +77,7 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
     Raises:
         ConfigurationError: For what cannot be served as asked.
     """
-    fields = {_snake(name): value for name, value in fields.items()}
+    fields = _snake_keys(fields)
     notes: list[str] = []
     for name, reason in _REFUSED.items():
         if fields.get(name):
@@ -71,13 +86,7 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
     plain: dict[str, Any] = {}
     if fields.get("name"):
         plain["name"] = fields["name"]
-    platform, backend = str(fields.get("platform") or ""), str(fields.get("backend") or "")
-    if backend or platform:
-        plain["backend"] = _BACKENDS.get(backend, backend) or _PLATFORMS.get(platform)
-        if plain["backend"] is None:
-            raise ConfigurationError(f"{file}: platform '{platform}' is not supported")
-    if _message(fields, "model_transaction_policy").get("decoupled") is True:
-        plain["decoupled"] = True
+    _read_backend(fields, plain, file)
     if fields.get("default_model_filename"):
         plain["file"] = fields["default_model_filename"]
     if max_batch_size:
@@ -87,34 +96,36 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
         plain["max_batch_size"] = 0
     for ours, theirs in (("inputs", "input"), ("outputs", "output")):
         plain[ours] = [
-            _tensor(each, bool(max_batch_size), file, theirs, notes) for each in _list(fields, theirs)
+            _tensor(each, bool(max_batch_size), file, theirs, notes) for each in _list(fields, theirs, file)
         ]
-    _read_versions(_message(fields, "version_policy"), plain, file)
-    _read_batching(_message(fields, "dynamic_batching"), plain, file, notes)
-    if isinstance(fields.get("sequence_batching"), dict):
-        plain["sequence"], delay_us = read_sequence_batching(
-            _message(fields, "sequence_batching"), file, notes
-        )
-        plain["max_queue_delay_us"] = delay_us
-    _read_instances(_list(fields, "instance_group"), plain, file, notes)
-    options = _read_parameters(fields.get("parameters"))
+    policy = _message(fields, "model_transaction_policy", file)
+    if "decoupled" in policy:
+        plain["decoupled"] = policy["decoupled"]
+    _read_versions(_message(fields, "version_policy", file), plain, file)
+    _read_batching(_message(fields, "dynamic_batching", file), plain, file, notes)
+    if "sequence_batching" in fields:
+        _read_sequences(_message(fields, "sequence_batching", file), plain, file, notes)
+    _read_instances(_list(fields, "instance_group", file), plain, file, notes)
+    options = _read_parameters(fields.get("parameters"), file)
     if options:
         plain["options"] = options
-    known = {
-        "name", "platform", "backend", "default_model_filename", "max_batch_size", "input", "output",
-        "version_policy", "dynamic_batching", "instance_group", "parameters", "model_transaction_policy",
-        "sequence_batching",
-        *_REFUSED,
-    }  # fmt: skip
-    for name in fields:
-        if name in _IGNORED and fields[name]:
-            notes.append(f"{file}: {name} has no effect")
-        elif name not in known and name not in _IGNORED:
+    for name, value in fields.items():
+        if name in _IGNORED and value:
+            notes.append(f"{file}: {name} has no effect: {_IGNORED[name]}")
+        elif name not in _KNOWN and name not in _REFUSED and name not in _IGNORED:
             notes.append(f"{file}: unknown field '{name}' has no effect")
     try:
         return msgspec.convert(plain, ModelConfiguration), notes
     except msgspec.ValidationError as error:
         raise ConfigurationError(f"{file}: {error}") from error
+
+
+def _read_backend(fields: Mapping[str, Any], plain: dict[str, Any], file: str) -> None:
+    platform, backend = str(fields.get("platform") or ""), str(fields.get("backend") or "")
+    if backend or platform:
+        plain["backend"] = _BACKENDS.get(backend, backend) or _PLATFORMS.get(platform)
+        if plain["backend"] is None:
+            raise ConfigurationError(f"{file}: platform '{platform}' is not supported")
 
 
 def config_json(specification: Mapping[str, Any], configuration: ModelConfiguration, file: str) -> str:
@@ -158,7 +169,13 @@ def config_json(specification: Mapping[str, Any], configuration: ModelConfigurat
         ],
         "batch_input": [],
         "batch_output": [],
-        "optimization": {"priority": "PRIORITY_DEFAULT", "eager_batching": False},
+        "optimization": {
+            "priority": "PRIORITY_DEFAULT",
+            "input_pinned_memory": {"enable": False},
+            "output_pinned_memory": {"enable": False},
+            "gather_kernel_buffer_threshold": 0,
+            "eager_batching": False,
+        },
         "instance_group": [
             {
                 "name": f"{specification['name']}_0",
@@ -176,6 +193,7 @@ def config_json(specification: Mapping[str, Any], configuration: ModelConfigurat
         "metric_tags": {},
         "parameters": {name: {"string_value": str(value)} for name, value in configuration.options.items()},
         "model_warmup": [],
+        "model_transaction_policy": {"decoupled": bool(specification.get("decoupled"))},
     }
     if configuration.sequence is not None:
         made["sequence_batching"] = sequence_batching(
@@ -184,13 +202,20 @@ def config_json(specification: Mapping[str, Any], configuration: ModelConfigurat
             specification["max_queue_delay_us"],
             batches=batches,
         )
-    elif batches:
+    # What answers one request at a time forms no batches, whatever its shapes.
+    elif batches and not specification.get("decoupled"):
         made["dynamic_batching"] = {
             "preferred_batch_size": [specification["max_batch_size"]],
             "max_queue_delay_microseconds": specification["max_queue_delay_us"],
             "preserve_ordering": False,
             "priority_levels": 0,
             "default_priority_level": 0,
+            "default_queue_policy": {
+                "timeout_action": "REJECT",
+                "default_timeout_microseconds": specification.get("default_timeout_us") or 0,
+                "allow_timeout_override": True,
+                "max_queue_size": 0,
+            },
             "priority_queue_policy": {},
         }
     return json.dumps(made, separators=(",", ":"))
@@ -210,22 +235,56 @@ def _snake(name: str) -> str:
     return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
-def _list(fields: Mapping[str, Any], name: str) -> list[Mapping[str, Any]]:
+def _snake_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
+    def of(value: Any) -> Any:
+        if isinstance(value, dict):
+            return _snake_keys(value)
+        return [of(each) for each in value] if isinstance(value, list) else value
+
+    renamed = {_snake(name): value for name, value in fields.items()}
+    return {name: value if name in _MAPS else of(value) for name, value in renamed.items()}
+
+
+def _wrong(file: str, name: str, expected: str, value: Any) -> ConfigurationError:
+    return ConfigurationError(f"{file}: {name}: expected {expected}, got {str(value)[:80]!r}")
+
+
+def _list(fields: Mapping[str, Any], name: str, file: str) -> list[Mapping[str, Any]]:
+    """The messages of a repeated field; one that occurs once is no list in text."""
     value = fields.get(name) or []
-    return value if isinstance(value, list) else [value]
+    values = value if isinstance(value, list) else [value]
+    for each in values:
+        if not isinstance(each, dict):
+            raise _wrong(file, name, "a message", each)
+    return values
 
 
-def _message(fields: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def _message(fields: Mapping[str, Any], name: str, file: str) -> Mapping[str, Any]:
     value = fields.get(name)
-    return {_snake(key): each for key, each in value.items()} if isinstance(value, dict) else {}
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise _wrong(file, name, "one message", value)
+    return value
+
+
+def _number(value: Any, name: str, file: str) -> int:
+    try:
+        # Protobuf's JSON writes 64-bit numbers as text.
+        if not isinstance(value, bool):
+            return int(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise _wrong(file, name, "a number", value)
 
 
 def _integer(fields: Mapping[str, Any], name: str, file: str) -> int:
-    value = fields.get(name, 0)
-    try:
-        return int(value)
-    except (TypeError, ValueError) as error:
-        raise ConfigurationError(f"{file}: {name}: expected a number, got {value!r}") from error
+    return _number(fields.get(name, 0), name, file)
+
+
+def _integers(fields: Mapping[str, Any], name: str, file: str) -> list[int]:
+    value = fields.get(name, [])
+    return [_number(each, name, file) for each in (value if isinstance(value, list) else [value])]
 
 
 def _tensor(
@@ -239,18 +298,22 @@ def _tensor(
     if each.get("data_type"):
         datatype = str(each["data_type"]).removeprefix("TYPE_")
         made["datatype"] = "BYTES" if datatype == "STRING" else datatype
-    dims = each.get("dims")
-    if dims is not None:
-        sizes = [int(size) for size in (dims if isinstance(dims, list) else [dims])]
+    if "dims" in each:
+        sizes = _integers(each, "dims", f"{file}: {field} '{name}'")
         made["shape"] = [-1, *sizes] if batches else sizes
     if each.get("optional") is True:
         made["optional"] = True
     if each.get("label_filename"):
         made["labels"] = each["label_filename"]
+    if each.get("format", "FORMAT_NONE") != "FORMAT_NONE":
+        notes.append(f"{file}: {field} '{name}': format has no effect: dims say where the channels are")
+    if each.get("is_non_linear_format_io"):
+        notes.append(f"{file}: {field} '{name}': is_non_linear_format_io has no effect: tensors are linear")
     known = {"name", "data_type", "dims", "optional", "label_filename", "format", "reshape",
              "allow_ragged_batch", "is_shape_tensor", "is_non_linear_format_io"}  # fmt: skip
     notes.extend(
-        f"{file}: {field} '{name}': unknown field '{other}' has no effect" for other in each.keys() - known
+        f"{file}: {field} '{name}': unknown field '{other}' has no effect"
+        for other in sorted(each.keys() - known)
     )
     return made
 
@@ -259,25 +322,44 @@ def _read_versions(policy: Mapping[str, Any], plain: dict[str, Any], file: str) 
     if "all" in policy:
         plain["versions"] = "all"
     elif "specific" in policy:
-        versions = policy["specific"].get("versions", [])
-        plain["versions"] = {
-            "specific": [int(each) for each in (versions if isinstance(versions, list) else [versions])]
-        }
+        plain["versions"] = {"specific": _integers(_message(policy, "specific", file), "versions", file)}
     elif "latest" in policy:
-        plain["versions"] = {"latest": _integer(policy["latest"], "num_versions", file) or 1}
+        plain["versions"] = {"latest": _integer(_message(policy, "latest", file), "num_versions", file) or 1}
 
 
 def _read_batching(batching: Mapping[str, Any], plain: dict[str, Any], file: str, notes: list[str]) -> None:
     if delay := _integer(batching, "max_queue_delay_microseconds", file):
         plain["max_queue_delay_us"] = delay
-    policy = batching.get("default_queue_policy")
-    if isinstance(policy, dict) and (timeout := _integer(policy, "default_timeout_microseconds", file)):
+    policy = _message(batching, "default_queue_policy", file)
+    if timeout := _integer(policy, "default_timeout_microseconds", file):
         plain["default_timeout_us"] = timeout
+    ignored = {
+        "preferred_batch_size": "a batch is what has arrived when an instance is free",
+        "priority_levels": "requests are ordered by their deadlines",
+        "default_priority_level": "requests are ordered by their deadlines",
+        "priority_queue_policy": "requests are ordered by their deadlines",
+        "preserve_ordering": "responses go out as they are ready",
+    }
     notes.extend(
-        f"{file}: dynamic_batching.{name} has no effect"
-        for name in ("priority_levels", "priority_queue_policy", "preserve_ordering")
+        f"{file}: dynamic_batching.{name} has no effect: {reason}"
+        for name, reason in ignored.items()
         if batching.get(name)
     )
+    if policy.get("timeout_action") == "DELAY":
+        notes.append(
+            f"{file}: dynamic_batching: timeout_action DELAY has no effect: late requests are refused"
+        )
+    if policy.get("max_queue_size"):
+        notes.append(f"{file}: dynamic_batching: max_queue_size has no effect: the queue is limited in bytes")
+
+
+def _read_sequences(batching: Mapping[str, Any], plain: dict[str, Any], file: str, notes: list[str]) -> None:
+    try:
+        plain["sequence"], plain["max_queue_delay_us"] = read_sequence_batching(batching, file, notes)
+    except ConfigurationError:
+        raise
+    except (AttributeError, TypeError, ValueError, OverflowError) as error:
+        raise ConfigurationError(f"{file}: sequence_batching: a field has the wrong type: {error}") from error
 
 
 def _read_instances(
@@ -287,21 +369,26 @@ def _read_instances(
         return
     plain["instances"] = max(1, sum(_integer(group, "count", file) or 1 for group in groups))
     first = groups[0]
+    gpus = _integers(first, "gpus", file)
     if first.get("kind") == "KIND_GPU":
-        gpus = first.get("gpus", 0)
-        plain["device"] = f"cuda:{gpus[0] if isinstance(gpus, list) and gpus else gpus or 0}"
-    if len(groups) > 1:
-        notes.append(f"{file}: only the first instance_group decides the device")
+        plain["device"] = f"cuda:{gpus[0] if gpus else 0}"
+    if len(groups) > 1 or len(gpus) > 1:
+        notes.append(f"{file}: only the first GPU of the first instance_group decides the device")
+    notes.extend(
+        f"{file}: instance_group.{name} has no effect"
+        for name in ("rate_limiter", "profile", "passive", "host_policy", "secondary_devices")
+        if any(group.get(name) for group in groups)
+    )
 
 
-def _read_parameters(parameters: Any) -> dict[str, str]:
+def _read_parameters(parameters: Any, file: str) -> dict[str, str]:
     """`parameters` is a map: a message of key and value in text, an object in JSON."""
     if not parameters:
         return {}
     if isinstance(parameters, dict) and "key" not in parameters:
         entries = list(parameters.items())
     else:
-        rows = parameters if isinstance(parameters, list) else [parameters]
+        rows = _list({"parameters": parameters}, "parameters", file)
         entries = [(row.get("key"), row.get("value")) for row in rows]
     return {
         str(key): str(

@@ -25,6 +25,15 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Running
 
 
 @pytest.fixture(scope="session")
+def controlled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[running.Running]:
+    """A server that loads and unloads what its clients want."""
+    repository = running.write_repository(tmp_path_factory.mktemp("controlled"), served)
+    explicit = ("--control-mode", "explicit", "--load-model", "*")
+    with running.serving(repository, served.MLP, *explicit) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
 def resident_bytes(server: running.Running) -> int:
     """The server's memory once it has answered, before anything bad was sent."""
     hostile.check_well(server)

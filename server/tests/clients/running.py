@@ -79,7 +79,10 @@ def write_repository(directory: Path, served: Any) -> Path:
     """Write the models that `served` describes."""
     for name, worker in ((served.MLP, "auto"), (served.WORKER_MLP, "shared")):
         write_mlp(directory / name / "1" / "model.onnx", served)
-        (directory / name / "model.yaml").write_text(f"worker: {worker}\n", encoding="ascii")
+        (directory / name / "model.yaml").write_text(
+            f"worker: {worker}\noutputs: [{{name: y, labels: labels.txt}}]\n", encoding="ascii"
+        )
+        (directory / name / "labels.txt").write_text("\n".join(served.LABELS), encoding="utf-8")
     (directory / served.COUNT / "1").mkdir(parents=True)
     (directory / served.COUNT / "1" / "model.py").write_text(_COUNT, encoding="ascii")
     (directory / served.IDENTITY).mkdir()
@@ -111,13 +114,14 @@ def write_mlp(path: Path, served: Any) -> None:
 
 
 @contextmanager
-def serving(repository: Path, default_model: str) -> Iterator[Running]:
+def serving(repository: Path, default_model: str, *more: str) -> Iterator[Running]:
     """Start `kingpole serve` on a free port, wait until it says that it is ready, and stop it at the end."""
     command = [
         *(sys.executable, "-m", "kingpole", "serve", str(repository), "--listen", "127.0.0.1:0"),
         *("--management", "off", "--default-model", default_model, "--reactors", "2"),
         *("--max-body-bytes", str(MAX_BODY_BYTES), "--drain-seconds", "5"),
         "--client-shared-memory",
+        *more,
     ]
     # An operator's own settings are not the tests'.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KINGPOLE_")}

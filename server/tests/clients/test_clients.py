@@ -26,11 +26,16 @@ CLIENTS = {
     "tritonclient_grpc": "tritonclient",
     "tritonclient_shared_memory": "tritonclient",
     "tritonclient_stream": "tritonclient",
+    "tritonclient_everything": "tritonclient",
+    "tritonclient_repository": "tritonclient",
+    "seldon_agent": "tritonclient",
     "kserve_client": "kserve",
     "tensorflow_serving_client": "migration",
     "mlflow_client": "migration",
     "sagemaker_client": "migration",
 }
+# These load and unload models, which the others must not meet.
+CONTROLLING = {"tritonclient_repository", "seldon_agent"}
 _SECONDS = 100
 
 
@@ -64,9 +69,10 @@ def outcome(program: str, address: str) -> tuple[dict[str, str | None], str]:
         for case in cases(program)
     ],
 )
-def test_the_real_client_is_served(server: Running, program: str, case: str) -> None:
+def test_the_real_client_is_served(request: pytest.FixtureRequest, program: str, case: str) -> None:
     if not (ENVIRONMENTS / CLIENTS[program] / ".installed").exists():
         pytest.skip(f"the environment of {CLIENTS[program]} is missing; make it with {SETUP}")
+    server: Running = request.getfixturevalue("controlled" if program in CONTROLLING else "server")
     failures, said = outcome(program, server.address)
     assert case in failures, f"{program} did not come as far as this case: {said}"
     assert failures[case] is None, f"{failures[case]}\n{said[-4000:]}"

@@ -153,6 +153,7 @@ def graphpipe_request(
     input_names: tuple[str, ...] = (),
     output_names: tuple[str, ...] = (),
     kind: int = 1,
+    config: str | None = None,
 ) -> bytes:
     """A GraphPipe `Request` with one tensor."""
     builder = flatbuffers.Builder(256)
@@ -168,7 +169,10 @@ def graphpipe_request(
         for names in (input_names, output_names)
     ]
     tensors = _vector(builder, [tensor], 4, builder.PrependUOffsetTRelative)
+    told = None if config is None else builder.CreateString(config)
     builder.StartObject(4)
+    if told is not None:
+        builder.PrependUOffsetTRelativeSlot(0, told, 0)
     builder.PrependUOffsetTRelativeSlot(1, offsets[0], 0)
     builder.PrependUOffsetTRelativeSlot(2, tensors, 0)
     builder.PrependUOffsetTRelativeSlot(3, offsets[1], 0)
@@ -188,12 +192,19 @@ def _vector(builder: Any, values: list[int], width: int, prepend: Any) -> int:
 
 
 def frame_request(
-    x: Any, *, model: str = "mlp", name: str = "x", version: str | None = None, exchange: int = 7
+    x: Any,
+    *,
+    model: str = "mlp",
+    name: str = "x",
+    version: str | None = None,
+    outputs: tuple[str, ...] = (),
+    exchange: int = 7,
 ) -> bytes:
     """A Kingpole frame, as our own client writes it."""
     from kingpole_client._messages import InferRequest
 
-    buffers = InferRequest(model, {name: np.ascontiguousarray(x)}, version=version).buffers(exchange)
+    request = InferRequest(model, {name: np.ascontiguousarray(x)}, outputs=outputs or None, version=version)
+    buffers = request.buffers(exchange)
     return b"".join(bytes(buffer) for buffer in buffers)
 
 

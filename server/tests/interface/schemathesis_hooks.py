@@ -1,5 +1,11 @@
-"""Loaded by schemathesis: a frame is sent as the bytes that it is."""
+"""Loaded by schemathesis: what is no JSON is sent as the bytes or the text that it is."""
 
 import schemathesis
 
-schemathesis.serializer.alias("application/x-kingpole", "application/octet-stream")
+for media_type in (
+    "application/x-kingpole",
+    "application/x-npy",
+    "application/vnd.sagemaker-triton.binary+json",
+):
+    schemathesis.serializer.alias(media_type, "application/octet-stream")
+schemathesis.serializer.alias("text/csv", "text/plain")

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use arc_swap::ArcSwap;
+use bytes::Bytes;
 use kingpole_values::{ByteString, Code, Error, InferRequest, Parameter, Parameters, Result, Tensor};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Barrier, Notify, mpsc, oneshot, watch};
@@ -17,9 +18,10 @@ use crate::departures::Departures;
 use crate::inline::{self, InlineQueues};
 use crate::pending::{Answer, Pending};
 use crate::registry::Registry;
+use crate::settings::Settings;
 use crate::{
-    Clock, IndexRow, LaneFailure, LaneFuture, LaneOutcome, Model, ModelSpec, ModelStatistics, Placement,
-    Pool, Responder, ServerInfo, validate,
+    Clock, IndexRow, LaneFailure, LaneFuture, LaneOutcome, LogSettings, Model, ModelSpec, ModelStatistics,
+    Placement, Pool, Responder, ServerInfo, validate,
 };
 
 /// What the engine is told once, at start.
@@ -44,13 +46,15 @@ pub enum ControlRequest {
         model: String,
         /// Overrides, as the Open Inference repository extension names them.
         parameters: Parameters,
+        /// Files to load instead of the repository's, by their parameters' names.
+        files: Vec<(String, Bytes)>,
     },
     /// Unload a model.
     Unload {
         /// The model.
         model: String,
-        /// Whether models that depend on it go too.
-        unload_dependents: bool,
+        /// As the Open Inference repository extension names them.
+        parameters: Parameters,
     },
 }
 
@@ -82,6 +86,7 @@ pub struct Shared {
     changes: watch::Sender<()>,
     /// Where reactors wait for each other before they end.
     last_connection: Barrier,
+    settings: Settings,
 }
 
 impl Shared {
@@ -104,6 +109,7 @@ impl Shared {
             publishing: Mutex::new(()),
             changes: watch::Sender::new(()),
             last_connection,
+            settings: Settings::default(),
         };
         (Arc::new(shared), requests)
     }
@@ -177,6 +183,11 @@ impl Shared {
     /// Everything counted, in Prometheus' text format.
     pub fn metrics(&self) -> String {
         crate::render::prometheus(&self.registry.load(), self)
+    }
+
+    /// Which lines are to be logged.
+    pub fn log_settings(&self) -> LogSettings {
+        self.settings.log()
     }
 
     /// Whether the server is shutting down.
@@ -352,6 +363,8 @@ impl Engine {
             enqueued_us,
             deadline_us: timeout_us.map(|timeout_us| enqueued_us.saturating_add(timeout_us)),
             attempts: 0,
+            given: 0,
+            given_us: enqueued_us,
             alone: false,
             sequence: request.sequence.filter(|_| model.spec.sequence.is_some()),
             in_batch: false,
@@ -609,6 +622,19 @@ impl Engine {
                 "{MAX_WAITING_CONTROLS} requests to load or unload models wait already"
             ))),
         }
+    }
+
+    /// Which lines are logged.
+    pub fn log_settings(&self) -> LogSettings {
+        self.reactor.shared.log_settings()
+    }
+
+    /// Log other lines from now on.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` or `UNIMPLEMENTED`, naming the setting; nothing is changed then.
+    pub fn change_log(&self, changes: &Parameters) -> Result<()> {
+        self.reactor.shared.settings.change_log(changes)
     }
 
     /// What the server says of itself.

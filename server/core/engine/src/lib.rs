@@ -20,6 +20,7 @@ mod profile;
 mod registry;
 mod render;
 mod sequences;
+mod settings;
 mod spec;
 mod validate;
 
@@ -27,12 +28,13 @@ pub use batch::{LaneBatch, LaneInput};
 pub use clock::Clock;
 pub use decide::{BatchingPolicy, Decision, Reason, Waiting, decide};
 pub use engine::{ControlRequest, Engine, EngineConfiguration, PendingControl, Shared};
-pub use metrics::{BatchStatistics, CountAndTime, ModelStatistics};
+pub use metrics::{BatchStatistics, CountAndTime, ModelStatistics, ResponseStatistics};
 pub use pending::Responder;
 pub use pool::{Lane, LaneFailure, LaneFuture, LaneOutcome, Pool};
 pub use profile::Profile;
 pub use registry::{IndexRow, Model, Placement};
 pub use sequences::{Control, ControlKind, SequencePolicy, State, Strategy};
+pub use settings::{LogFormat, LogSettings, check_trace, trace_settings};
 pub use spec::{ModelSpec, ServerInfo, TensorSpec};
 pub use validate::{Validated, validate};
 

@@ -45,6 +45,8 @@ pub(crate) struct Shard {
     pub batch_rows: [AtomicU64; 12],
     pub rows: AtomicU64,
     pub succeeded_us: AtomicU64,
+    /// The execution of its batch, once for each request that succeeded.
+    pub executed_us: AtomicU64,
     pub failed_us: AtomicU64,
     pub request: Histogram,
     pub queue: Histogram,
@@ -92,21 +94,49 @@ pub struct ModelStatistics {
     pub fail: CountAndTime,
     /// Time in the queue.
     pub queue: CountAndTime,
-    /// Laying batches out; included in `compute_infer`.
+    /// Laying its batch out, for each request that succeeded; the time is included in `compute_infer`.
     pub compute_input: CountAndTime,
-    /// Running batches.
+    /// Running its batch, for each request that succeeded: one of many in a batch counts its whole time.
     pub compute_infer: CountAndTime,
-    /// Splitting batches; included in `compute_infer`.
+    /// Splitting its batch, for each request that succeeded; the time is included in `compute_infer`.
     pub compute_output: CountAndTime,
     /// By batch size.
     pub batches: Vec<BatchStatistics>,
+    /// Of a decoupled model: by the place of a response among those of its request, from 0.
+    pub responses: Vec<ResponseStatistics>,
 }
+
+/// One place of a response among those of its request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ResponseStatistics {
+    /// Responses that were given, and the time since the one before or since the execution began.
+    pub success: CountAndTime,
+    /// Requests that failed where this response would have come.
+    pub fail: CountAndTime,
+    /// Requests that ended where this response would have come.
+    pub empty: CountAndTime,
+    /// Requests that nobody waited for any more where this response would have come.
+    pub cancel: CountAndTime,
+}
+
+/// What came at one place of a request's responses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ResponseEvent {
+    Given,
+    Failed,
+    Ended,
+    Cancelled,
+}
+
+/// Places that are told apart; what comes later is counted at the last.
+const MAX_PLACES: usize = 256;
 
 /// Counters of one model version.
 #[derive(Debug)]
 pub(crate) struct ModelMetrics {
     shards: Box<[Shard]>,
     by_size: Mutex<BTreeMap<u32, CountAndTime>>,
+    by_place: Mutex<Vec<ResponseStatistics>>,
     last_inference_ms: AtomicU64,
 }
 
@@ -115,6 +145,7 @@ impl ModelMetrics {
         Self {
             shards: (0..reactors.max(1)).map(|_| Shard::default()).collect(),
             by_size: Mutex::default(),
+            by_place: Mutex::default(),
             last_inference_ms: AtomicU64::new(0),
         }
     }
@@ -159,12 +190,31 @@ impl ModelMetrics {
         }
     }
 
-    pub fn record_success(&self, reactor: usize, total_us: u64, queue_us: u64) {
+    pub fn record_success(&self, reactor: usize, total_us: u64, queue_us: u64, execute_us: u64) {
         let shard = self.shard(reactor);
         shard.succeeded.fetch_add(1, Relaxed);
         shard.succeeded_us.fetch_add(total_us, Relaxed);
+        shard.executed_us.fetch_add(execute_us, Relaxed);
         shard.request.record(total_us);
         shard.queue.record(queue_us);
+    }
+
+    /// Count what came at a place of a decoupled model's responses, after so long.
+    pub fn record_response(&self, place: u32, event: ResponseEvent, after_us: u64) {
+        let Ok(mut by_place) = self.by_place.lock() else { return };
+        let place = usize::try_from(place).unwrap_or(MAX_PLACES).min(MAX_PLACES - 1);
+        if by_place.len() <= place {
+            by_place.resize_with(place + 1, ResponseStatistics::default);
+        }
+        let counted = &mut by_place[place];
+        let counted = match event {
+            ResponseEvent::Given => &mut counted.success,
+            ResponseEvent::Failed => &mut counted.fail,
+            ResponseEvent::Ended => &mut counted.empty,
+            ResponseEvent::Cancelled => &mut counted.cancel,
+        };
+        counted.count += 1;
+        counted.ns += after_us * 1000;
     }
 
     pub fn record_failure(&self, reactor: usize, code: Code, total_us: u64) {
@@ -191,7 +241,8 @@ impl ModelMetrics {
     pub fn statistics(&self, name: &str, version: &str) -> ModelStatistics {
         let by_size = self.by_size.lock().map(|sizes| sizes.clone()).unwrap_or_default();
         let batches: u64 = by_size.values().map(|size| size.count).sum();
-        let execute_ns: u64 = by_size.values().map(|size| size.ns).sum();
+        let succeeded = self.sum(|s| &s.succeeded);
+        let within = |count| CountAndTime { count, ns: 0 };
         let (queue_counts, queue_us) = self.histogram(|s| &s.queue);
         let failures = (0..17).map(|code| self.sum(|s| &s.failed[code])).sum();
         ModelStatistics {
@@ -200,22 +251,22 @@ impl ModelMetrics {
             last_inference_ms: self.last_inference_ms.load(Relaxed),
             inference_count: self.sum(|s| &s.rows),
             execution_count: batches,
-            success: CountAndTime {
-                count: self.sum(|s| &s.succeeded),
-                ns: self.sum(|s| &s.succeeded_us) * 1000,
-            },
+            success: CountAndTime { count: succeeded, ns: self.sum(|s| &s.succeeded_us) * 1000 },
             fail: CountAndTime { count: failures, ns: self.sum(|s| &s.failed_us) * 1000 },
             queue: CountAndTime { count: queue_counts.iter().sum(), ns: queue_us * 1000 },
-            compute_infer: CountAndTime { count: batches, ns: execute_ns },
+            compute_input: within(succeeded),
+            compute_infer: CountAndTime { count: succeeded, ns: self.sum(|s| &s.executed_us) * 1000 },
+            compute_output: within(succeeded),
             batches: by_size
                 .into_iter()
                 .map(|(rows, compute_infer)| BatchStatistics {
                     batch_size: u64::from(rows),
+                    compute_input: within(compute_infer.count),
                     compute_infer,
-                    ..BatchStatistics::default()
+                    compute_output: within(compute_infer.count),
                 })
                 .collect(),
-            ..ModelStatistics::default()
+            responses: self.by_place.lock().map(|places| places.clone()).unwrap_or_default(),
         }
     }
 }

@@ -10,6 +10,7 @@ use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
 use crate::Model;
+use crate::metrics::ResponseEvent;
 
 /// The way back of one request. Called exactly once.
 pub trait Responder: Send {
@@ -103,6 +104,10 @@ pub(crate) struct Pending {
     pub deadline_us: Option<u64>,
     /// How often it was handed to something that then went away.
     pub attempts: u8,
+    /// Responses given so far, of a decoupled model.
+    pub given: u32,
+    /// When the last of them was given.
+    pub given_us: u64,
     /// Must run in a batch of its own: it was part of one that failed.
     pub alone: bool,
     /// Where it stands in a sequence, for a model that keeps them.
@@ -145,14 +150,26 @@ impl Pending {
     /// Answer with this request's own rows of a batch's outputs; with none of them, at the end of its parts.
     pub fn respond(mut self, rows: Vec<Tensor>, timing: Timing, now_us: u64) {
         let total_us = now_us.saturating_sub(self.enqueued_us);
-        self.model.metrics.record_success(self.reactor, total_us, timing.queue_us);
-        let stage = if self.model.spec.decoupled { Stage::End } else { Stage::Only };
+        self.model.metrics.record_success(self.reactor, total_us, timing.queue_us, timing.execute_us);
+        let stage = if self.model.spec.decoupled {
+            self.count_response(ResponseEvent::Ended, now_us);
+            Stage::End
+        } else {
+            Stage::Only
+        };
         let response = self.response(rows, timing, stage);
         self.answer.give(Ok(response));
     }
 
-    /// Give one response of several.
-    pub fn respond_part(&mut self, outputs: Vec<Tensor>, timing: Timing) {
+    fn count_response(&self, event: ResponseEvent, now_us: u64) {
+        self.model.metrics.record_response(self.given, event, now_us.saturating_sub(self.given_us));
+    }
+
+    /// Give one response of several, of an execution that began then.
+    pub fn respond_part(&mut self, outputs: Vec<Tensor>, timing: Timing, started_us: u64, now_us: u64) {
+        self.given_us = self.given_us.max(started_us);
+        self.count_response(ResponseEvent::Given, now_us);
+        (self.given, self.given_us) = (self.given.saturating_add(1), now_us);
         let response = self.response(outputs, timing, Stage::Part);
         self.answer.part(response);
     }
@@ -171,6 +188,11 @@ impl Pending {
     pub fn fail(self, error: Error, now_us: u64) {
         let total_us = now_us.saturating_sub(self.enqueued_us);
         self.model.metrics.record_failure(self.reactor, error.code, total_us);
+        if self.model.spec.decoupled {
+            let cancelled = error.code == Code::Cancelled;
+            let event = if cancelled { ResponseEvent::Cancelled } else { ResponseEvent::Failed };
+            self.count_response(event, now_us);
+        }
         self.answer.give(Err(error));
     }
 

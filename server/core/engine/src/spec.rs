@@ -1,5 +1,7 @@
 //! What a model takes and gives: plain values, made by whoever loaded it.
 
+use std::collections::BTreeMap;
+
 use kingpole_values::{ByteString, Datatype, Shape};
 
 use crate::SequencePolicy;
@@ -42,6 +44,8 @@ pub struct ModelSpec {
     pub sequence: Option<SequencePolicy>,
     /// How long the oldest request may wait for company. 0, the default, never waits.
     pub max_queue_delay_us: u64,
+    /// What the classes of an output are called, by the output's name.
+    pub labels: BTreeMap<ByteString, Vec<String>>,
     /// Free text for people.
     pub description: String,
     /// The model's configuration as the JSON of Triton's `ModelConfig`.

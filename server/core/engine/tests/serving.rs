@@ -241,6 +241,11 @@ fn a_decoupled_model_gives_its_responses_one_by_one_and_then_the_end() {
         let end = received.recv().await.unwrap().unwrap();
         assert_eq!((end.stage, end.outputs.len()), (Stage::End, 0));
         assert!(received.recv().await.is_none(), "nothing follows the end");
+        let counted = shared.statistics(Some("m"), None).unwrap().remove(0);
+        let places: Vec<_> =
+            counted.responses.iter().map(|place| (place.success.count, place.empty.count)).collect();
+        assert_eq!(places, [(1, 0), (1, 0), (1, 0), (0, 1)], "three responses, and the end after them");
+        assert_eq!((counted.success.count, counted.execution_count), (1, 1));
         assert_eq!(shared.in_flight(), 0);
     });
 }

@@ -14,9 +14,10 @@ use kingpole_values::{Code, Error, Result};
 
 use crate::FrontendConfiguration;
 use crate::budget::{Account, Charge};
+use crate::coding::{Coding, SUPPORTED};
 use crate::connection::Shared;
 use crate::gather::Gathered;
-use crate::unpack::{Coding, Unpack, too_long};
+use crate::unpack::{Unpack, too_long};
 
 /// Where a body comes from.
 pub(crate) enum Source {
@@ -92,7 +93,7 @@ impl From<BodyError> for Error {
 }
 
 pub(crate) fn unknown_coding(name: &str) -> String {
-    format!("Content-Encoding '{name}' is not supported; use gzip, deflate or none")
+    format!("Content-Encoding '{name}' is not supported; use one of {SUPPORTED}, or none")
 }
 
 /// Read a whole HTTP body, decompressed, within the configured time, size and memory.
@@ -190,7 +191,7 @@ async fn read_all(
             if received > limit {
                 return Err(BodyError::TooLong(too_long(limit)));
             }
-            unpack.feed(&piece)?;
+            unpack.feed(piece).await?;
         }
         return unpack.finish();
     }

@@ -120,6 +120,11 @@ impl Charge {
         Ok(())
     }
 
+    /// A charge of nothing on the same account.
+    pub(crate) fn another(&self) -> Self {
+        self.account.open()
+    }
+
     /// Charge for a request of which nothing has come yet.
     pub(crate) fn wait(&mut self) -> Result<()> {
         if self.charged == 0 { self.take(WAITING_BYTES) } else { Ok(()) }

@@ -1,6 +1,7 @@
 //! What the wiring decides for all frontends.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use tokio_rustls::rustls::ServerConfig;
@@ -28,6 +29,30 @@ impl StreamDialect {
     }
 }
 
+/// Counts open connections. Clones count together.
+#[derive(Clone, Debug, Default)]
+pub struct Connections(Arc<AtomicUsize>);
+
+impl Connections {
+    pub(crate) fn count(&self) -> usize {
+        self.0.load(Relaxed)
+    }
+
+    /// Count one more until the result is dropped.
+    pub(crate) fn enter(&self) -> OpenConnection {
+        self.0.fetch_add(1, Relaxed);
+        OpenConnection(self.clone())
+    }
+}
+
+pub(crate) struct OpenConnection(Connections);
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Limits and choices of the frontends, the same for every connection.
 #[derive(Clone)]
 pub struct FrontendConfiguration {
@@ -35,6 +60,8 @@ pub struct FrontendConfiguration {
     pub max_body_bytes: usize,
     /// What requests and answers of all connections may hold together.
     pub memory: Arc<MemoryBudget>,
+    /// How many connections are open now, of all reactors.
+    pub connections: Connections,
     /// The most connections open at once; further ones are closed on arrival.
     pub max_connections: usize,
     /// How long a client may take to say which protocol it speaks, to finish a TLS handshake or a header.
@@ -64,6 +91,7 @@ impl Default for FrontendConfiguration {
         Self {
             max_body_bytes: 1 << 30,
             memory: MemoryBudget::new(1 << 30),
+            connections: Connections::default(),
             max_connections: 10_000,
             header_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_mins(5),

@@ -12,6 +12,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::budget::Account;
 use crate::listen::Accepted;
 use crate::socket::Socket;
+use crate::staged::Blocks;
 use crate::{FrontendConfiguration, frame, http1, http2};
 
 /// What every connection of a reactor shares.
@@ -19,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) engine: Engine,
     pub(crate) configuration: Arc<FrontendConfiguration>,
     pub(crate) memory: Arc<Account>,
+    pub(crate) blocks: Rc<Blocks>,
     shutdown: watch::Receiver<bool>,
 }
 
@@ -43,7 +45,7 @@ pub async fn run_reactor(
         let driver = tokio::task::spawn_local(engine.clone().run());
         let engine_at_end = engine.clone();
         let memory = Account::new(Arc::clone(&configuration.memory));
-        let shared = Rc::new(Shared { engine, configuration, memory, shutdown });
+        let shared = Rc::new(Shared { engine, configuration, memory, blocks: Rc::default(), shutdown });
         let mut drained = std::pin::pin!(Rc::clone(&shared).drained());
         let mut connections = JoinSet::new();
         loop {
@@ -100,6 +102,7 @@ fn recognize(first: &[u8]) -> Option<Protocol> {
 
 async fn serve(accepted: Accepted, shared: Rc<Shared>) {
     let Accepted { stream, live, open: others } = accepted;
+    let _open = shared.configuration.connections.enter();
     let open = async {
         let mut socket = Socket::open(stream, shared.configuration.write_timeout)?;
         let mut protocol = sniff(&mut socket).await?;

@@ -5,7 +5,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use kingpole_engine::{Engine, ModelSpec, TensorSpec};
-use kingpole_values::{Datatype, Error, InferRequest, Result};
+use kingpole_values::{ByteString, Code, Datatype, Error, InferRequest, Parameter, Result};
 use kingpole_wire::graphpipe::{
     GraphpipeMetadata, GraphpipeRequest, GraphpipeSpec, decode_request, encode_infer_response,
     encode_metadata_response, type_number,
@@ -14,27 +14,35 @@ use serde::Serialize;
 use serde_json::json;
 use serde_json::ser::{PrettyFormatter, Serializer};
 
+use crate::coding::Wanted;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON, OCTETS, TEXT, decode_percent};
 use crate::rest::Named;
 use crate::status::Dialect;
-use crate::{body, respond};
+use crate::{body, pack, respond};
+
+/// The parameter of a request that `GraphPipe`'s free text for the server becomes.
+const CONFIG: ByteString = ByteString::from_static("config");
 
 /// Answer a request for a path that belongs to no other protocol.
 pub(crate) async fn route(request: HttpRequest, path: &str, shared: &Shared) -> HttpResponse {
     if let Some(control) = path.strip_prefix("/control/") {
-        return answer_control(control, &request.method, &shared.engine);
+        return answer_control(&request.method, control, shared);
     }
     let decoded: Vec<_> = path.trim_matches('/').split('/').map(decode_percent).collect();
     let segments: Vec<&str> = decoded.iter().map(AsRef::as_ref).collect();
-    let named = match segments.as_slice() {
+    let default = Named { model: "", version: None };
+    let (named, stray) = match segments.as_slice() {
         // The one model, or the one that the configuration says.
-        [""] => Named { model: "", version: None },
-        [model] | ["models", model] => Named { model, version: None },
-        ["models", model, "versions", version] => Named { model, version: Some(version) },
-        _ => return nothing_at(path),
+        [""] => (default, None),
+        [model] | ["models", model] => (Named { model, version: None }, None),
+        ["models", model, "versions", version] => (Named { model, version: Some(version) }, None),
+        // The reference server takes a request at any path.
+        _ => (default, Some(path)),
     };
     match request.method {
+        // Whoever asks for something else than an inference is told of the path.
+        Method::GET | Method::HEAD if stray.is_some() => nothing_at(path),
         Method::GET | Method::HEAD => match metadata(&shared.engine, &named) {
             Ok(metadata) => write_json(&metadata, named.model.is_empty()),
             // Whether a model is served says nothing about the server's life, which KServe V1 asks for here.
@@ -44,10 +52,17 @@ pub(crate) async fn route(request: HttpRequest, path: &str, shared: &Shared) -> 
             Err(error) => Dialect::Text.error(&error),
         },
         // The reference server takes every other method for POST.
-        Method::POST | Method::PUT => infer(request, &named, shared).await,
-        _ => Dialect::Text
-            .write(StatusCode::METHOD_NOT_ALLOWED, "use POST to infer, GET for metadata")
-            .with(header::ALLOW, HeaderValue::from_static("GET, HEAD, POST, PUT")),
+        Method::POST | Method::PUT => infer(request, &named, stray, shared).await,
+        _ => {
+            // DELETE is not GraphPipe's: SageMaker's clients unload a model with it.
+            let allowed = match segments.as_slice() {
+                ["models", _] => "GET, HEAD, POST, PUT, DELETE",
+                _ => "GET, HEAD, POST, PUT",
+            };
+            Dialect::Text
+                .write(StatusCode::METHOD_NOT_ALLOWED, "use POST to infer, GET for metadata")
+                .with(header::ALLOW, HeaderValue::from_static(allowed))
+        }
     }
 }
 
@@ -55,24 +70,46 @@ fn nothing_at(path: &str) -> HttpResponse {
     Dialect::Text.write(StatusCode::NOT_FOUND, &format!("nothing is at '{path}'"))
 }
 
-fn answer_control(control: &str, method: &Method, engine: &Engine) -> HttpResponse {
+/// What can be asked at `/control/`; what it can be told elsewhere, to end, is refused.
+fn answer_control(method: &Method, control: &str, shared: &Shared) -> HttpResponse {
+    let engine = &shared.engine;
+    let is_question = matches!(control, "is_ready" | "is_alive" | "client_count");
+    if is_question && method != Method::GET && method != Method::HEAD {
+        return Dialect::Text
+            .write(StatusCode::METHOD_NOT_ALLOWED, "use GET to ask")
+            .with(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
+    }
     let (well, otherwise) = match control {
         "is_ready" => (engine.is_ready(), "not ready"),
         "is_alive" => (engine.is_live(), "not alive"),
+        "client_count" => {
+            return plain(StatusCode::OK, &shared.configuration.connections.count().to_string());
+        }
+        "shutdown" => {
+            let message = "this server is not ended by its clients; send its process a signal";
+            return Dialect::Text.error(&Error::new(Code::PermissionDenied, message));
+        }
         _ => return nothing_at(&format!("/control/{control}")),
     };
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return Dialect::Text
-            .write(StatusCode::METHOD_NOT_ALLOWED, "use GET")
-            .with(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-    }
-    let (status, text) =
-        if well { (StatusCode::OK, "ok") } else { (StatusCode::SERVICE_UNAVAILABLE, otherwise) };
+    if well { plain(StatusCode::OK, "ok") } else { plain(StatusCode::SERVICE_UNAVAILABLE, otherwise) }
+}
+
+fn plain(status: StatusCode, text: &str) -> HttpResponse {
     HttpResponse::new(status, TEXT, vec![Bytes::from(format!("{text}\n"))])
 }
 
-async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> HttpResponse {
+async fn infer(
+    request: HttpRequest,
+    named: &Named<'_>,
+    stray: Option<&str>,
+    shared: &Shared,
+) -> HttpResponse {
     let HttpRequest { headers, body, received, .. } = request;
+    let wanted = Wanted::of(&headers);
+    if let Some(refusal) = Dialect::Text.unless_possible(wanted) {
+        shared.engine.count_refused(Code::InvalidArgument);
+        return refusal;
+    }
     let body = match body::read(body, &headers, shared).await {
         Ok(body) => body,
         Err(error) => {
@@ -81,15 +118,23 @@ async fn infer(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> Http
             return refusal;
         }
     };
-    answer(body, &headers, received, named, shared).await
+    pack::response(
+        answer(body, &headers, received, named, stray, shared).await,
+        wanted,
+        Dialect::Text,
+        shared,
+    )
+    .await
 }
 
-/// Answer a request whose body has been read.
+/// Answer a request whose body has been read; one that is no request is answered by 404 at a path that is
+/// `stray`.
 pub(crate) async fn answer(
     body: Bytes,
     headers: &HeaderMap,
     received: Instant,
     named: &Named<'_>,
+    stray: Option<&str>,
     shared: &Shared,
 ) -> HttpResponse {
     let refuse = |error: &Error| {
@@ -97,7 +142,10 @@ pub(crate) async fn answer(
         Dialect::Text.error(error)
     };
     let mut request = match decode_request(body) {
-        Ok(GraphpipeRequest::Infer { request, .. }) => request,
+        Ok(GraphpipeRequest::Infer { mut request, config }) => {
+            request.parameters.extend(config.map(|config| (CONFIG, Parameter::String(config))));
+            request
+        }
         Ok(GraphpipeRequest::Metadata) => {
             return match metadata(&shared.engine, named) {
                 Ok(metadata) => {
@@ -106,7 +154,12 @@ pub(crate) async fn answer(
                 Err(error) => Dialect::Text.error(&error),
             };
         }
-        Err(error) => return refuse(&error),
+        Err(error) => {
+            return refuse(&match stray {
+                None => error,
+                Some(path) => Error::not_found(format!("nothing is at '{path}'; {}", error.message)),
+            });
+        }
     };
     request.model = named.model.into();
     request.version = named.version.map(Into::into);

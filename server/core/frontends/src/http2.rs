@@ -16,6 +16,7 @@ use crate::body::Source;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::socket::Socket;
+use crate::staged::Staged;
 use crate::streamed::Streamed;
 use crate::{grpc, rest};
 
@@ -45,7 +46,7 @@ pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>, others: usize) {
         .max_header_list_size(MAX_HEADER_BYTES)
         .max_send_buffer_size(MAX_SEND_BUFFER_BYTES)
         .max_pending_accept_reset_streams(MAX_PENDING_RESETS)
-        .handshake::<_, Bytes>(socket);
+        .handshake::<_, Bytes>(Staged::new(socket, Rc::clone(&shared.blocks)));
     let Ok(Ok(mut connection)) = tokio::time::timeout(shared.configuration.header_timeout, handshake).await
     else {
         return;

@@ -9,6 +9,8 @@
 
 mod body;
 mod budget;
+mod classification;
+mod coding;
 mod configuration;
 mod connection;
 mod forward;
@@ -22,10 +24,13 @@ mod listen;
 mod message;
 mod migration;
 mod outlet;
+mod pack;
 mod regions;
 mod respond;
 mod rest;
+mod routes;
 mod socket;
+mod staged;
 mod status;
 mod streamed;
 mod tls;
@@ -33,9 +38,10 @@ mod unix;
 mod unpack;
 
 pub use budget::MemoryBudget;
-pub use configuration::{FrontendConfiguration, StreamDialect};
+pub use configuration::{Connections, FrontendConfiguration, StreamDialect};
 pub use connection::run_reactor;
 pub use forward::HeaderPattern;
 pub use listen::{Accepted, Listeners, ReactorHandle, reactor};
 pub use regions::SystemRegions;
+pub use routes::HTTP_ROUTES;
 pub use tls::load as load_tls;

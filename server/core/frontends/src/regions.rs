@@ -197,6 +197,7 @@ pub(crate) fn fill(
         tensor.data = charge.hold(copy);
     }
     let outputs = regions.outputs.into_iter().map(|(index, range)| {
+        crate::classification::refuse_in_region(&request.outputs[index])?;
         let name = &request.outputs[index].name;
         let region = registered.find(&range.region);
         let region =

@@ -8,7 +8,11 @@ use kingpole_engine::{ControlRequest, Engine, Responder};
 use kingpole_values::{Error, InferRequest, InferResponse, Result};
 use tokio::sync::oneshot;
 
+use crate::classification;
 use crate::outlet::{Outflow, Outlet, Want, Wanted, outlet, want};
+
+/// What the names of parameters begin with whose values are a model's files.
+pub(crate) const FILE: &str = "file:";
 
 /// Answers a waiting future; dropping the future cancels the request.
 struct Waiter(oneshot::Sender<Result<InferResponse>>);
@@ -81,7 +85,7 @@ impl Responses {
 /// Infer, whether it is answered by one response or by many.
 pub(crate) fn stream(engine: &Engine, request: InferRequest, received: Instant) -> Responses {
     let ((sender, responses), (want, wanted)) = (outlet(), want());
-    engine.infer(request, received, Box::new(Speaker { responses: sender, wanted }));
+    classification::infer(engine, request, received, Box::new(Speaker { responses: sender, wanted }));
     Responses { responses, _want: want }
 }
 
@@ -92,7 +96,7 @@ pub(crate) async fn infer(
     received: Instant,
 ) -> Result<InferResponse> {
     let (sender, answer) = oneshot::channel();
-    engine.infer(request, received, Box::new(Waiter(sender)));
+    classification::infer(engine, request, received, Box::new(Waiter(sender)));
     answer.await.unwrap_or_else(|_| Err(Error::internal("the request was dropped unanswered")))
 }
 

@@ -4,6 +4,7 @@ use http::{HeaderValue, StatusCode, header};
 use kingpole_values::{Code, Error};
 
 use crate::body::{BodyError, unknown_coding};
+use crate::coding::{SUPPORTED, Wanted};
 use crate::message::{HttpResponse, TEXT};
 
 /// The HTTP status of a code.
@@ -39,6 +40,16 @@ impl Dialect {
         }
     }
 
+    /// The refusal of a request that wants its answer in a way that it cannot be written; its body is not read.
+    pub(crate) fn unless_possible(self, wanted: Wanted) -> Option<HttpResponse> {
+        let refuse = || {
+            let message =
+                format!("Accept-Encoding allows no coding that is supported; use one of {SUPPORTED}");
+            self.write(StatusCode::NOT_ACCEPTABLE, &message).closing()
+        };
+        wanted.is_impossible().then(refuse)
+    }
+
     /// The response to a request whose body was not read.
     pub(crate) fn body_error(self, error: &BodyError) -> HttpResponse {
         match error {
@@ -47,7 +58,7 @@ impl Dialect {
             BodyError::NoRoom(error) => self.error(error),
             BodyError::Coding(name) => self
                 .write(StatusCode::UNSUPPORTED_MEDIA_TYPE, &unknown_coding(name))
-                .with(header::ACCEPT_ENCODING, HeaderValue::from_static("gzip, deflate"))
+                .with(header::ACCEPT_ENCODING, HeaderValue::from_static(SUPPORTED))
                 .closing(),
             BodyError::Other(error) => self.error(error).closing(),
         }

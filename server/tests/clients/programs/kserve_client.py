@@ -20,6 +20,7 @@ from served import (
     WORKER_MLP,
     check_equal,
     check_named,
+    classes,
     identity_inputs,
     mlp,
     rows,
@@ -169,6 +170,46 @@ async def test_the_grpc_client_is_told_what_was_wrong(address: str) -> None:
                 check_named(str(error.details()), *parts)
             else:
                 raise AssertionError(f"{parts} was not refused")
+
+
+def class_request(parameters: dict[str, Any]) -> Any:
+    request = mlp_request(rows(2))
+    return InferRequest(
+        MLP,
+        request.inputs,
+        parameters=parameters,
+        request_outputs=[RequestedOutput("y", {"classification": 2, "binary_data": False})],
+    )
+
+
+async def test_the_rest_client_passes_everything_beside_the_tensors(address: str) -> None:
+    async with rest_client() as opened:
+        given: dict[str, str] = {}
+        request = class_request({"timeout": 10_000_000, "priority": 1, "own": "a", "flag": True})
+        headers = {"x-request-id": "seven"}
+        base = f"http://{address}"
+        response = await opened.infer(
+            base, request, model_name=MLP, headers=headers, response_headers=given, timeout=30
+        )
+        assert response.outputs[0].data == [each for row in classes(rows(2), 2) for each in row]
+        assert given["content-type"] == "application/json"
+        path = f"{base}/v2/models/{MLP}/infer"
+        tensor = {"name": "x", "shape": [2, 4], "datatype": "FP32", "data": rows(2).tolist()}
+        raw = await opened.infer(path, {"inputs": [tensor]}, is_graph_endpoint=True)
+        assert raw["model_name"] == MLP
+        assert await opened.is_server_ready(base, headers=headers, timeout=30)
+        assert await opened.is_model_ready(base, MLP, headers=headers, timeout=30)
+
+
+async def test_the_grpc_client_passes_everything_beside_the_tensors(address: str) -> None:
+    async with InferenceGRPCClient(address) as opened:
+        headers = (("x-request-id", "seven"),)
+        request = class_request({"timeout": 10_000_000, "own": "a", "flag": True})
+        response = await opened.infer(request, timeout=30, headers=headers)
+        given = response.outputs[0].as_numpy().flatten()
+        assert [each.decode() for each in given] == [each for row in classes(rows(2), 2) for each in row]
+        assert await opened.is_server_ready(timeout=30, headers=headers)
+        assert await opened.is_model_ready(MLP, timeout=30, headers=headers)
 
 
 @contextlib.asynccontextmanager

@@ -22,6 +22,9 @@ COUNT = "count"
 """INT32 `count` (1) to any number of responses INT32 `value` (1): 0, 1, 2 and so on. The parameter `fail_at`
 makes it fail at a value, `wait_us` makes it wait before each."""
 
+LABELS = ("tea", "espresso", "wäter")
+"""What the classes of the MLP's output are called."""
+
 DATATYPES = {"floats": "FP32", "halves": "FP16", "texts": "BYTES", "counts": "INT64"}
 """The inputs of `IDENTITY`."""
 
@@ -34,6 +37,14 @@ BIAS = np.arange(8, dtype=np.float32) - 4
 def mlp(x: Any) -> Any:
     """What the MLP answers."""
     return np.maximum(x @ FIRST + BIAS, 0) @ SECOND
+
+
+def classes(x: Any, count: int) -> list[list[str]]:
+    """The highest classes of each row that the MLP answers, as the classification extension writes them."""
+    return [
+        [f"{row[index]:.6f}:{index}:{LABELS[index]}" for index in np.argsort(-row, kind="stable")[:count]]
+        for row in mlp(x)
+    ]
 
 
 def rows(count: int) -> Any:

@@ -104,6 +104,18 @@ def test_compressed_requests_are_understood(address: str) -> None:
             check_identity(opened.infer(IDENTITY, identity_tensors(), compression_algorithm=coding))
 
 
+def test_long_messages_are_compressed_both_ways(address: str) -> None:
+    x = np.zeros((2, 250_000), np.float32)
+    with client(address) as opened:
+        inputs = identity_tensors()
+        inputs[0] = triton.InferInput("floats", list(x.shape), "FP32")
+        inputs[0].set_data_from_numpy(x)
+        for coding in ("gzip", "deflate"):
+            check_equal(
+                opened.infer(IDENTITY, inputs, compression_algorithm=coding).as_numpy("floats_out"), x
+            )
+
+
 def test_requests_in_flight_at_once_get_their_own_rows(address: str) -> None:
     answers: queue.Queue[tuple[int, Any, Any]] = queue.Queue()
     with client(address) as opened:

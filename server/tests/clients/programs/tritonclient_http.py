@@ -130,6 +130,29 @@ def test_compressed_requests_and_responses_are_understood(address: str) -> None:
             )
 
 
+def test_long_responses_come_compressed_when_that_is_asked_for(address: str) -> None:
+    x = np.zeros((2, 25_000), np.float32)
+    codings = []
+    with client(address) as opened:
+        post = opened._post
+
+        def recording(*arguments: Any, **named: Any) -> Any:
+            response = post(*arguments, **named)
+            codings.append(response.get("content-encoding"))
+            return response
+
+        opened._post = recording
+        for asked in ("gzip", "deflate", None):
+            for binary in (True, False):
+                inputs, _ = identity_requests([], binary=binary)
+                inputs[0] = triton.InferInput("floats", list(x.shape), "FP32")
+                inputs[0].set_data_from_numpy(x, binary_data=binary)
+                outputs = [triton.InferRequestedOutput("floats_out", binary_data=binary)]
+                result = opened.infer(IDENTITY, inputs, outputs=outputs, response_compression_algorithm=asked)
+                check_equal(result.as_numpy("floats_out"), x)
+                assert codings.pop() == asked
+
+
 def test_requests_in_flight_at_once_get_their_own_rows(address: str) -> None:
     with client(address) as opened:
         asked = [rows(8)[index : index + 1] for index in range(8)]

@@ -428,7 +428,7 @@ impl Pool {
                 let selected =
                     request.outputs.iter().map(|&index| outputs[usize::from(index)].clone()).collect();
                 let timing = dispatched.timing(request, 0);
-                request.respond_part(selected, timing);
+                request.respond_part(selected, timing, dispatched.started_us, now_us);
                 true
             }
             Err(error) => {

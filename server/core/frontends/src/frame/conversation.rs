@@ -14,6 +14,7 @@ use kingpole_wire::frame::{self, Frame, Message, Metadata, ModelName, ServerInfo
 use super::arenas::{self, Arenas, Place};
 use super::{encode_error, no_shared_memory};
 use crate::budget::Account;
+use crate::classification;
 use crate::connection::Shared;
 use crate::outlet::{Outlet, Want, Wanted, want};
 use crate::{forward, respond};
@@ -176,7 +177,7 @@ impl Conversation {
             memory: Arc::clone(&self.shared.memory),
             failure: None,
         };
-        self.shared.engine.infer(request, Instant::now(), Box::new(responder));
+        classification::infer(&self.shared.engine, request, Instant::now(), Box::new(responder));
         Ok(())
     }
 

@@ -8,16 +8,19 @@ use std::time::Instant;
 use bytes::Bytes;
 use kingpole_engine::Responder;
 use kingpole_values::{Code, Error, InferRequest, InferResponse};
+use kingpole_wire::Scatter;
 
 use kingpole_wire::grpc::{GrpcInferRequest, encode_infer_response_message};
 
 use super::Metadata;
 use super::messages::{MessageError, Messages};
-use super::reply::Reply;
+use super::reply::{PREFIX_BYTES, Reply};
 use crate::budget::Account;
+use crate::coding::Coding;
 use crate::connection::Shared;
+use crate::http2::unless_reset;
 use crate::regions::{self, RegionOutputs};
-use crate::{forward, frame, respond};
+use crate::{classification, forward, frame, pack, respond};
 
 /// How a message holds a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,9 +108,15 @@ impl InferCall {
             Ok(Decoded { request, used_contents, exchange, regions, .. }) => {
                 let mirror_contents = used_contents && shared.configuration.mirror_contents;
                 let memory = Arc::clone(&shared.memory);
-                let responder =
-                    InferReply { reply, form: self.form, mirror_contents, exchange, regions, memory };
-                shared.engine.infer(request, self.received, Box::new(responder));
+                let writing = Writing { form: self.form, mirror_contents, exchange, regions };
+                let packed = self.messages.coding_of_last().filter(|_| self.metadata.accepts_own_coding);
+                if let Some(coding) = packed {
+                    let call = PackedCall { writing, coding, reply, received: self.received };
+                    tokio::task::spawn_local(call.infer(request, Rc::clone(shared)));
+                    return;
+                }
+                let responder = InferReply { reply, writing, memory };
+                classification::infer(&shared.engine, request, self.received, Box::new(responder));
             }
             Err(error) => {
                 shared.engine.count_refused(error.code);
@@ -120,30 +129,39 @@ impl InferCall {
 /// Writes the answer straight into the HTTP/2 stream: the connection wakes up and sends it.
 struct InferReply {
     reply: Reply,
+    writing: Writing,
+    memory: Arc<Account>,
+}
+
+/// How an answer is to be written.
+struct Writing {
     form: Form,
     mirror_contents: bool,
     exchange: u64,
     regions: Option<Box<RegionOutputs>>,
-    memory: Arc<Account>,
+}
+
+impl Writing {
+    fn encode(&self, mut response: InferResponse, memory: &Arc<Account>) -> kingpole_values::Result<Scatter> {
+        let mut message = match self.form {
+            Form::Protobuf => {
+                let written = match &self.regions {
+                    Some(regions) => regions.write(&mut response)?,
+                    None => Vec::new(),
+                };
+                encode_infer_response_message(&response, self.mirror_contents, &written)
+            }
+            Form::Frame => kingpole_wire::frame::encode_response(&response, &[], self.exchange),
+        };
+        memory.hold_answer(message.chunks_mut())?;
+        Ok(message)
+    }
 }
 
 impl Responder for InferReply {
     fn answer(self: Box<Self>, result: kingpole_values::Result<InferResponse>) {
-        let message = result.and_then(|mut response| {
-            let mut message = match self.form {
-                Form::Protobuf => {
-                    let written = match &self.regions {
-                        Some(regions) => regions.write(&mut response)?,
-                        None => Vec::new(),
-                    };
-                    encode_infer_response_message(&response, self.mirror_contents, &written)
-                }
-                Form::Frame => kingpole_wire::frame::encode_response(&response, &[], self.exchange),
-            };
-            self.memory.hold_answer(message.chunks_mut())?;
-            Ok(message)
-        });
-        match (message, self.form) {
+        let message = result.and_then(|response| self.writing.encode(response, &self.memory));
+        match (message, self.writing.form) {
             (Ok(message), Form::Protobuf) => self.reply.message(message.into_chunks()),
             (Ok(frame), Form::Frame) => self.reply.message(frame::grpc_message(frame)),
             (Err(error), _) => self.reply.error(&error),
@@ -157,4 +175,49 @@ impl Responder for InferReply {
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         self.reply.poll_cancelled(cx)
     }
+}
+
+/// A call whose answer is compressed, as its request was. Compressing takes turns, so that this is a task.
+struct PackedCall {
+    writing: Writing,
+    coding: Coding,
+    reply: Reply,
+    received: Instant,
+}
+
+impl PackedCall {
+    async fn infer(self, request: InferRequest, shared: Rc<Shared>) {
+        let Self { writing, coding, mut reply, received } = self;
+        let infer = async {
+            let response = respond::infer(&shared.engine, request, received).await?;
+            let message = writing.encode(response, &shared.memory)?;
+            let pieces = match writing.form {
+                Form::Protobuf => message.into_chunks().into_vec(),
+                Form::Frame => frame::grpc_message(message),
+            };
+            let packed = match pieces.iter().map(Bytes::len).sum::<usize>() {
+                0..pack::LEAST_BYTES => None,
+                _ => pack::pack(coding, &without_prefix(&pieces), false).await,
+            };
+            let mut packed = packed.as_slice().to_vec();
+            shared.memory.hold_answer(&mut packed)?;
+            Ok((pieces, packed.pop()))
+        };
+        match unless_reset(std::pin::pin!(infer), reply.respond()).await {
+            None => {}
+            Some(Ok((_, Some(packed)))) => reply.packed_message(coding, packed),
+            Some(Ok((pieces, None))) => reply.message(pieces),
+            Some(Err(error)) => reply.error(&error),
+        }
+    }
+}
+
+fn without_prefix(pieces: &[Bytes]) -> Vec<Bytes> {
+    let mut skipped = PREFIX_BYTES;
+    let rest = |piece: &Bytes| {
+        let skip = skipped.min(piece.len());
+        skipped -= skip;
+        piece.slice(skip..)
+    };
+    pieces.iter().map(rest).collect()
 }

@@ -8,9 +8,10 @@ use kingpole_values::Error;
 
 use crate::body::{BodyError, Source};
 use crate::budget::{COUNTED_BYTES, Charge};
+use crate::coding::Coding;
 use crate::connection::Shared;
 use crate::gather::Gathered;
-use crate::unpack::{Coding, Unpack, too_long};
+use crate::unpack::{Unpack, too_long};
 
 const PREFIX_BYTES: usize = 5;
 
@@ -43,6 +44,10 @@ pub(crate) struct Messages {
     shared: Rc<Shared>,
     rest: Bytes,
     partial: Option<Partial>,
+    /// A compressed message being read, and what is left of it.
+    unpacking: Option<Box<(Unpack, Bytes)>>,
+    /// Whether the last message was compressed.
+    was_packed: bool,
     /// What the stream costs while it is waited for.
     waiting: Option<Charge>,
     /// Bytes of a refused message that are still to come.
@@ -59,14 +64,41 @@ type Result<T> = std::result::Result<T, MessageError>;
 
 impl Messages {
     pub(crate) fn new(source: Source, coding: Option<Coding>, shared: Rc<Shared>) -> Self {
-        Self { source, coding, shared, rest: Bytes::new(), partial: None, waiting: None, skipped: 0 }
+        Self {
+            source,
+            coding,
+            shared,
+            rest: Bytes::new(),
+            partial: None,
+            unpacking: None,
+            was_packed: false,
+            waiting: None,
+            skipped: 0,
+        }
+    }
+
+    /// How the last message was compressed.
+    pub(crate) fn coding_of_last(&self) -> Option<Coding> {
+        self.coding.filter(|_| self.was_packed)
     }
 
     /// The next message; `None` once the client has ended its side.
     pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes>>> {
         loop {
+            if let Some(unpacking) = &mut self.unpacking {
+                let (unpack, rest) = &mut **unpacking;
+                match unpack.turn(rest) {
+                    Ok(false) => {
+                        // Others have their turn first.
+                        cx.waker().wake_by_ref();
+                        return Poll::Pending;
+                    }
+                    turned => return Poll::Ready(Some(self.unpacked(turned))),
+                }
+            }
             match self.take() {
                 Ok(Some(message)) => return Poll::Ready(Some(Ok(message))),
+                Ok(None) if self.unpacking.is_some() => continue,
                 Ok(None) => {}
                 Err(error) => return Poll::Ready(Some(Err(error))),
             }
@@ -134,7 +166,7 @@ impl Messages {
     /// A message if one is complete.
     fn take(&mut self) -> Result<Option<Bytes>> {
         if let Some(partial) = self.partial.take_if(|partial| partial.gathered.len() == partial.length) {
-            return self.unpack(partial.flag, partial.gathered.finish()).map(Some);
+            return self.begin(partial.flag, partial.gathered.finish());
         }
         if self.partial.is_some() {
             return Ok(None);
@@ -148,7 +180,8 @@ impl Messages {
         self.rest.advance(PREFIX_BYTES);
         if self.rest.len() >= length {
             let whole = self.rest.split_to(length);
-            return self.charge(whole).and_then(|whole| self.unpack(flag, whole)).map(Some);
+            let whole = self.charge(whole)?;
+            return self.begin(flag, whole);
         }
         let charge = self.waiting.take().unwrap_or_else(|| self.shared.memory.open());
         let mut gathered = Gathered::new(length, charge);
@@ -173,17 +206,16 @@ impl Messages {
         }
     }
 
-    fn unpack(&self, flag: u8, whole: Bytes) -> Result<Bytes> {
-        let limit = self.shared.configuration.max_body_bytes;
+    /// A whole message, or the beginning of its decompression.
+    fn begin(&mut self, flag: u8, whole: Bytes) -> Result<Option<Bytes>> {
+        self.was_packed = flag == 1;
         match (flag, self.coding) {
-            (0, _) => Ok(whole),
+            (0, _) => Ok(Some(whole)),
             (1, Some(coding)) => {
-                let unpacked = Unpack::whole(coding, &whole, limit, self.shared.memory.open());
-                unpacked.map_err(|refused| match refused {
-                    // What is compressed has no beginning that can be read.
-                    BodyError::NoRoom(error) => MessageError { error, beginning: Some(Bytes::new()) },
-                    refused => Error::from(refused).into(),
-                })
+                let limit = self.shared.configuration.max_body_bytes;
+                let unpack = Unpack::new(coding, limit, self.shared.memory.open());
+                self.unpacking = Some(Box::new((unpack, whole)));
+                Ok(None)
             }
             (1, None) => {
                 Err(Error::internal("the message is compressed, but no grpc-encoding says how").into())
@@ -192,5 +224,18 @@ impl Messages {
                 Err(Error::internal(format!("the gRPC message has the unknown flag {other}")).into())
             }
         }
+    }
+
+    /// The message of which the last turn was taken.
+    fn unpacked(&mut self, turned: std::result::Result<bool, BodyError>) -> Result<Bytes> {
+        let finished = match self.unpacking.take() {
+            Some(unpacking) => turned.and_then(|_| unpacking.0.finish()),
+            None => Ok(Bytes::new()),
+        };
+        finished.map_err(|refused| match refused {
+            // What is compressed has no beginning that can be read.
+            BodyError::NoRoom(error) => MessageError { error, beginning: Some(Bytes::new()) },
+            refused => Error::from(refused).into(),
+        })
     }
 }

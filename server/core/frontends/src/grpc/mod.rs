@@ -7,6 +7,7 @@ mod open_inference;
 mod reflection;
 pub(crate) mod reply;
 mod services;
+mod settings;
 mod stream;
 
 use std::rc::Rc;
@@ -19,11 +20,11 @@ use http::{HeaderMap, Method, request};
 use kingpole_values::{Code, Error, Parameters, Result};
 
 use crate::body::Source;
+use crate::coding::{Coding, SUPPORTED};
 use crate::connection::Shared;
 use crate::forward::forwarded;
 use crate::http2::unless_reset;
 use crate::migration::tensorflow_grpc;
-use crate::unpack::Coding;
 use crate::{HeaderPattern, StreamDialect};
 use infer::{Form, InferCall};
 use messages::Messages;
@@ -33,6 +34,8 @@ use reply::Reply;
 #[derive(Default)]
 pub(crate) struct Metadata {
     coding: Option<Coding>,
+    /// Whether the client reads answers in the coding of its requests.
+    accepts_own_coding: bool,
     timeout_us: Option<u64>,
     /// What of it is passed on to models.
     forwarded: Parameters,
@@ -52,7 +55,10 @@ pub(crate) fn serve(
         Ok(metadata) => metadata,
         Err(error) => {
             shared.engine.count_refused(error.code);
-            return reply.error(&error);
+            return match error.code {
+                Code::Unimplemented => reply.unknown_coding(&error),
+                _ => reply.error(&error),
+            };
         }
     };
     let messages = Messages::new(body, metadata.coding, Rc::clone(shared));
@@ -158,7 +164,8 @@ fn read_metadata(headers: &HeaderMap, passed_on: Option<&HeaderPattern>) -> Resu
         Some(name) if name == "identity" => None,
         Some(name) => Some(Coding::from_name(name.as_bytes()).ok_or_else(|| {
             let name = String::from_utf8_lossy(name.as_bytes());
-            let message = format!("grpc-encoding '{name}' is not supported; use identity, gzip or deflate");
+            let message =
+                format!("grpc-encoding '{name}' is not supported; use one of identity, {SUPPORTED}");
             Error::new(Code::Unimplemented, message)
         })?),
     };
@@ -174,7 +181,15 @@ fn read_metadata(headers: &HeaderMap, passed_on: Option<&HeaderPattern>) -> Resu
     if timeout_us == Some(0) {
         return Err(Error::new(Code::DeadlineExceeded, "the deadline passed before the request arrived"));
     }
-    Ok(Metadata { coding, timeout_us, forwarded: forwarded(passed_on, headers) })
+    let accepts_own_coding = coding.is_some_and(|coding| accepts(headers, coding));
+    Ok(Metadata { coding, accepts_own_coding, timeout_us, forwarded: forwarded(passed_on, headers) })
+}
+
+/// Whether answers may be in the coding of the requests: yes, unless the client says which it reads.
+fn accepts(headers: &HeaderMap, coding: Coding) -> bool {
+    let Some(accepted) = headers.get("grpc-accept-encoding") else { return true };
+    let mut names = accepted.as_bytes().split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+    names.any(|name| Coding::from_name(name) == Some(coding))
 }
 
 /// A `grpc-timeout`: up to eight digits and a unit. Rounded up to microseconds.

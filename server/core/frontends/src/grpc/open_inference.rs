@@ -21,6 +21,7 @@ use super::Metadata;
 use super::infer::{Decoded, Form};
 use crate::StreamDialect;
 use crate::budget::Account;
+use crate::classification;
 use crate::connection::Shared;
 use crate::outlet::{Outflow, Outlet, Want, Wanted, outlet, want};
 use crate::regions::RegionOutputs;
@@ -225,7 +226,7 @@ impl Exchange {
         reply.regions = regions;
         reply.id.clone_from(&request.id);
         self.mark_receiving(self.received);
-        shared.engine.infer(request, Instant::now(), Box::new(reply));
+        classification::infer(&shared.engine, request, Instant::now(), Box::new(reply));
         self.mark_receiving(0);
     }
 

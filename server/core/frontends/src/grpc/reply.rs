@@ -8,19 +8,35 @@ use h2::server::SendResponse;
 use http::{HeaderMap, HeaderValue, Response, header};
 use kingpole_values::Error;
 
+use crate::coding::{Coding, GRPC_SUPPORTED};
 use crate::http2::{Gone, Paced};
 
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
 const OK: HeaderValue = HeaderValue::from_static("0");
 const STATUS: header::HeaderName = header::HeaderName::from_static("grpc-status");
+const ENCODING: header::HeaderName = header::HeaderName::from_static("grpc-encoding");
+const ACCEPTED: header::HeaderName = header::HeaderName::from_static("grpc-accept-encoding");
 const MESSAGE: header::HeaderName = header::HeaderName::from_static("grpc-message");
+
+/// gRPC's bytes before a message.
+pub(crate) const PREFIX_BYTES: usize = 5;
+
+fn put_prefix(framed: &mut BytesMut, flag: u8, length: usize) {
+    framed.put_u8(flag);
+    // No message of ours comes near 4 GiB; gRPC cannot say more.
+    framed.put_u32(u32::try_from(length).unwrap_or(u32::MAX));
+}
+
+fn prefix(flag: u8, length: usize) -> Bytes {
+    let mut prefix = BytesMut::with_capacity(PREFIX_BYTES);
+    put_prefix(&mut prefix, flag, length);
+    prefix.freeze()
+}
 
 /// Put gRPC's 5 bytes before a message: not compressed, and the length.
 pub(crate) fn frame(message: &[u8]) -> Bytes {
-    let mut framed = BytesMut::with_capacity(5 + message.len());
-    framed.put_u8(0);
-    // No message of ours comes near 4 GiB; gRPC cannot say more.
-    framed.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+    let mut framed = BytesMut::with_capacity(PREFIX_BYTES + message.len());
+    put_prefix(&mut framed, 0, message.len());
     framed.put_slice(message);
     framed.freeze()
 }
@@ -88,10 +104,30 @@ impl Reply {
         finish(&mut stream, None);
     }
 
+    /// Answer with one compressed message.
+    pub(crate) fn packed_message(mut self, coding: Coding, packed: Bytes) {
+        let mut response = opening();
+        response.headers_mut().insert(ENCODING, coding.header());
+        let Ok(mut stream) = self.0.send_response(response, false) else { return };
+        if stream.send_data(prefix(1, packed.len()), false).is_ok() && stream.send_data(packed, false).is_ok()
+        {
+            finish(&mut stream, None);
+        }
+    }
+
     /// Answer with an error and nothing else.
     pub(crate) fn error(mut self, error: &Error) {
         let mut response = opening();
         put_status(response.headers_mut(), error);
+        // A stream that is gone has nobody to tell.
+        let _ = self.0.send_response(response, true);
+    }
+
+    /// Answer to a call in an unknown coding: the error says which are known, as gRPC asks.
+    pub(crate) fn unknown_coding(mut self, error: &Error) {
+        let mut response = opening();
+        put_status(response.headers_mut(), error);
+        response.headers_mut().insert(ACCEPTED, HeaderValue::from_static(GRPC_SUPPORTED));
         // A stream that is gone has nobody to tell.
         let _ = self.0.send_response(response, true);
     }

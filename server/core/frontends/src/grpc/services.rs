@@ -3,15 +3,18 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use kingpole_engine::{ControlRequest, CountAndTime, Engine, ModelStatistics, TensorSpec};
+use kingpole_engine::{
+    ControlRequest, CountAndTime, Engine, ModelStatistics, ResponseStatistics, TensorSpec,
+};
 use kingpole_values::{Code, Error, Parameter, Parameters, Result};
 use kingpole_wire::grpc::proto;
 use prost::Message;
 
-use super::health;
+use super::{health, settings};
 use crate::connection::Shared;
 use crate::regions;
-use crate::respond::control;
+use crate::respond::{FILE, control};
+use crate::rest::repository::unnamed;
 
 const SERVICE: &str = "/inference.GRPCInferenceService/";
 
@@ -56,20 +59,22 @@ pub(crate) async fn answer(shared: &Rc<Shared>, path: &str, message: Bytes) -> R
         "RepositoryIndex" => encode(&index(engine, &decode(message)?)),
         "RepositoryModelLoad" => {
             let request: proto::RepositoryModelLoadRequest = decode(message)?;
+            refuse_repository(&request.repository_name, &request.model_name)?;
             let model = request.model().to_owned();
-            let parameters = control_parameters(request.parameters)?;
-            control(engine, ControlRequest::Load { model: model.clone(), parameters }).await?;
+            let (parameters, files) = control_parameters(request.parameters)?;
+            control(engine, ControlRequest::Load { model: model.clone(), parameters, files }).await?;
             encode(&proto::RepositoryModelLoadResponse { model_name: model, is_loaded: true })
         }
         "RepositoryModelUnload" => {
             let request: proto::RepositoryModelUnloadRequest = decode(message)?;
+            refuse_repository(&request.repository_name, &request.model_name)?;
             let model = request.model().to_owned();
-            let unload_dependents = control_parameters(request.parameters)?
-                .iter()
-                .any(|(name, value)| name == "unload_dependents" && *value == Parameter::Bool(true));
-            control(engine, ControlRequest::Unload { model: model.clone(), unload_dependents }).await?;
+            let (parameters, _) = control_parameters(request.parameters)?;
+            control(engine, ControlRequest::Unload { model: model.clone(), parameters }).await?;
             encode(&proto::RepositoryModelUnloadResponse { model_name: model, is_unloaded: true })
         }
+        "TraceSetting" => encode(&settings::trace(engine, &decode(message)?)?),
+        "LogSettings" => encode(&settings::log(engine, decode(message)?)?),
         method if method.contains("SharedMemory") => shared_memory(shared, method, message)?,
         _ => {
             return Err(Error::new(Code::Unimplemented, format!("the method '{path}' is not offered")));
@@ -162,6 +167,15 @@ fn statistics_message(model: ModelStatistics) -> proto::ModelStatistics {
         compute_infer: duration(batch.compute_infer),
         compute_output: duration(batch.compute_output),
     };
+    // Laying a response out is part of running the model, so that its time is 0.
+    let response = |response: &ResponseStatistics| proto::InferResponseStatistics {
+        compute_infer: duration(response.success),
+        compute_output: duration(CountAndTime { count: response.success.count, ns: 0 }),
+        success: duration(response.success),
+        fail: duration(response.fail),
+        empty_response: duration(response.empty),
+        cancel: duration(response.cancel),
+    };
     proto::ModelStatistics {
         last_inference: model.last_inference_ms,
         inference_count: model.inference_count,
@@ -177,29 +191,47 @@ fn statistics_message(model: ModelStatistics) -> proto::ModelStatistics {
             cache_miss: duration(CountAndTime::default()),
         }),
         batch_stats: model.batches.iter().map(batch).collect(),
+        response_stats: (0..)
+            .map(|place: u32| place.to_string())
+            .zip(model.responses.iter().map(response))
+            .collect(),
         name: model.name,
         version: model.version,
         ..Default::default()
     }
 }
 
+/// A repository's name beside a model's; alone it is the model's, see the schema.
+fn refuse_repository(repository: &str, model: &str) -> Result<()> {
+    if repository.is_empty() || model.is_empty() { Ok(()) } else { Err(unnamed(repository)) }
+}
+
+type Files = Vec<(String, Bytes)>;
+
 fn control_parameters(
     parameters: impl IntoIterator<Item = (String, proto::ModelRepositoryParameter)>,
-) -> Result<Parameters> {
+) -> Result<(Parameters, Files)> {
     use proto::model_repository_parameter::ParameterChoice;
-    let mut read = Parameters::new();
+    let (mut read, mut files) = (Parameters::new(), Files::new());
     for (name, parameter) in parameters {
         let value = match parameter.parameter_choice {
-            None => continue,
+            None => return Err(Error::invalid(format!("parameter '{name}' has no value"))),
+            Some(ParameterChoice::BytesParam(content)) if name.starts_with(FILE) => {
+                files.push((name, content));
+                continue;
+            }
+            Some(_) if name.starts_with(FILE) => {
+                let message = format!("parameter '{name}': a file's content belongs in bytes_param");
+                return Err(Error::invalid(message));
+            }
             Some(ParameterChoice::BoolParam(value)) => Parameter::Bool(value),
             Some(ParameterChoice::Int64Param(value)) => Parameter::Int64(value),
             Some(ParameterChoice::StringParam(value)) => Parameter::String(value.into()),
             Some(ParameterChoice::BytesParam(_)) => {
-                let message = format!("parameter '{name}': models are not loaded from files in a request");
-                return Err(Error::new(Code::Unimplemented, message));
+                return Err(Error::invalid(format!("parameter '{name}' is bytes, which only files are")));
             }
         };
         read.push((name.into(), value));
     }
-    Ok(read)
+    Ok((read, files))
 }

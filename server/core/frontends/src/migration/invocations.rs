@@ -16,7 +16,7 @@ use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON};
 use crate::regions;
 use crate::rest::Named;
-use crate::status;
+use crate::status::Dialect;
 
 const ERROR_TYPE: HeaderName = HeaderName::from_static("x-amzn-errortype");
 const TARGET_MODEL: &str = "x-amzn-sagemaker-target-model";
@@ -46,7 +46,7 @@ pub(super) async fn serve(request: HttpRequest, in_path: Option<&str>, shared: &
     }
     let whole = match read_whole(request, shared).await {
         Ok(whole) => whole,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return speak(refusal.answer, &refusal.error),
     };
     let model = match target(&whole.headers, shared) {
         Ok(in_header) => in_header.or(in_path.map(ToOwned::to_owned)).unwrap_or_default(),
@@ -66,8 +66,8 @@ pub(super) async fn serve(request: HttpRequest, in_path: Option<&str>, shared: &
         other => {
             let shown: String = other.chars().take(128).collect();
             let message = format!("Content-Type '{shown}' is not supported here; use one of {SUPPORTED}");
-            shared.engine.count_refused(Code::InvalidArgument);
-            return HttpResponse::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &message);
+            let error = refused(Error::invalid(message), shared);
+            return speak(HttpResponse::error(StatusCode::UNSUPPORTED_MEDIA_TYPE, &error.message), &error);
         }
     };
     answered.unwrap_or_else(|error| refuse(&error))
@@ -84,15 +84,20 @@ fn target(headers: &HeaderMap, shared: &Shared) -> Result<Option<String>> {
     Ok(Some(name.to_owned()))
 }
 
-/// One body for the clients of both: `MLflow` has a code and a message, AWS a type and a message.
 fn refuse(error: &Error) -> HttpResponse {
+    speak(Dialect::Json.error(error), error)
+}
+
+/// The same refusal in words for the clients of both: `MLflow` has a code and a message, AWS a type and a message.
+fn speak(refusal: HttpResponse, error: &Error) -> HttpResponse {
     let kind = match error.code {
         Code::NotFound => "ValidationError",
         Code::Unavailable => "ServiceUnavailable",
         _ => "ModelError",
     };
     let body = json!({ "error": error.message, "error_code": error.code.name(), "message": error.message });
-    HttpResponse::json(status::of(error.code), &body).with(ERROR_TYPE, HeaderValue::from_static(kind))
+    let pieces = vec![body.to_string().into()];
+    HttpResponse { pieces, ..refusal }.with(ERROR_TYPE, HeaderValue::from_static(kind))
 }
 
 async fn answer_json(whole: Whole, named: &Named<'_>, shared: &Shared) -> Result<HttpResponse> {

@@ -77,14 +77,20 @@ struct Whole {
     received: Instant,
 }
 
-async fn read_whole(request: HttpRequest, shared: &Shared) -> std::result::Result<Whole, Box<HttpResponse>> {
+/// Why a body was not read, and what is answered unless the protocol has an own body for it.
+struct Refusal {
+    error: Error,
+    answer: HttpResponse,
+}
+
+async fn read_whole(request: HttpRequest, shared: &Shared) -> std::result::Result<Whole, Box<Refusal>> {
     let HttpRequest { headers, body, received, .. } = request;
     match body::read(body, &headers, shared).await {
         Ok(body) => Ok(Whole { headers, body, received }),
         Err(error) => {
-            let refusal = Dialect::Json.body_error(&error);
-            shared.engine.count_refused(Error::from(error).code);
-            Err(Box::new(refusal))
+            let answer = Dialect::Json.body_error(&error);
+            let error = refused(Error::from(error), shared);
+            Err(Box::new(Refusal { error, answer }))
         }
     }
 }
@@ -118,7 +124,7 @@ impl Whole {
     }
 
     async fn answer_graphpipe(self, named: &Named<'_>, shared: &Shared) -> HttpResponse {
-        graphpipe::answer(self.body, &self.headers, self.received, named, shared).await
+        graphpipe::answer(self.body, &self.headers, self.received, named, None, shared).await
     }
 }
 

@@ -33,7 +33,7 @@ fn list(shared: &Shared) -> HttpResponse {
 async fn load(request: HttpRequest, shared: &Shared) -> HttpResponse {
     let whole = match read_whole(request, shared).await {
         Ok(whole) => whole,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return refusal.answer,
     };
     let refuse = |error: Error| Dialect::Json.error(&refused(error, shared));
     let object: Map<String, Value> = match serde_json::from_slice(&whole.body) {
@@ -46,7 +46,8 @@ async fn load(request: HttpRequest, shared: &Shared) -> HttpResponse {
     if shared.engine.model(model, None).is_ok() && !model.is_empty() {
         return HttpResponse::error(StatusCode::CONFLICT, &format!("model '{model}' is loaded already"));
     }
-    let request = ControlRequest::Load { model: model.clone(), parameters: Parameters::new() };
+    let request =
+        ControlRequest::Load { model: model.clone(), parameters: Parameters::new(), files: Vec::new() };
     match control(&shared.engine, request).await {
         Ok(()) => HttpResponse::json(StatusCode::OK, &json!({ "modelName": model, "modelUrl": model })),
         Err(error) => Dialect::Json.error(&error),
@@ -57,7 +58,7 @@ pub(super) async fn unload(model: &str, shared: &Shared) -> HttpResponse {
     if let Err(error) = shared.engine.model_ready(model, None) {
         return Dialect::Json.error(&error);
     }
-    let request = ControlRequest::Unload { model: model.to_owned(), unload_dependents: false };
+    let request = ControlRequest::Unload { model: model.to_owned(), parameters: Parameters::new() };
     match control(&shared.engine, request).await {
         Ok(()) => HttpResponse::json(StatusCode::OK, &json!({})),
         Err(error) => Dialect::Json.error(&error),

@@ -83,7 +83,7 @@ async fn serve(request: HttpRequest, named: &Named<'_>, verb: Verb, shared: &Sha
     debug_assert_eq!(request.method, Method::POST);
     let whole = match read_whole(request, shared).await {
         Ok(whole) => whole,
-        Err(refusal) => return *refusal,
+        Err(refusal) => return refusal.answer,
     };
     if verb == Verb::Predict && whole.is_graphpipe() {
         return whole.answer_graphpipe(named, shared).await;

@@ -4,21 +4,29 @@ use bytes::{Bytes, BytesMut};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use kingpole_engine::ModelSpec;
-use kingpole_values::{Datatype, Error, InferResponse, Result, Shape, Tensor, Timing, write_byte_string};
+use kingpole_values::{
+    Code, Datatype, Error, InferResponse, Result, Shape, Tensor, Timing, write_byte_string,
+};
 use kingpole_wire::RegionRange;
 use kingpole_wire::rest::{HEADER_LENGTH, RestReply, decode_infer_request, encode_infer_response_in_regions};
 
 use super::Named;
+use crate::coding::Wanted;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON, OCTETS};
 use crate::status::Dialect;
-use crate::{body, regions, respond};
+use crate::{body, pack, regions, respond};
 
 const HEADER_LENGTH_NAME: HeaderName = HeaderName::from_static(HEADER_LENGTH);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 
 pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shared) -> HttpResponse {
     let HttpRequest { headers, body, received, .. } = request;
+    let wanted = Wanted::of(&headers);
+    if let Some(refusal) = Dialect::Json.unless_possible(wanted) {
+        shared.engine.count_refused(Code::InvalidArgument);
+        return refusal;
+    }
     let refuse = |error: &Error| {
         shared.engine.count_refused(error.code);
         Dialect::Json.error(error)
@@ -63,7 +71,10 @@ pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shar
         Ok((response, written.unwrap_or_default()))
     });
     match answered {
-        Ok((response, written)) => write(&response, &reply, &written, &headers, shared),
+        Ok((response, written)) => {
+            let answer = write(&response, &reply, &written, &headers, shared);
+            pack::response(answer, wanted, Dialect::Json, shared).await
+        }
         Err(error) => Dialect::Json.error(&error),
     }
 }
@@ -131,6 +142,13 @@ fn raw_input(specification: &ModelSpec, data: Bytes) -> Result<Tensor> {
             specification.inputs.len()
         )));
     };
+    if data.is_empty() && input.datatype != Datatype::Bytes {
+        // Nothing sent is far likelier a fault than a tensor without elements.
+        return Err(Error::invalid(format!(
+            "the raw binary request for input '{}' has no bytes",
+            input.name
+        )));
+    }
     let mut shape = input.shape.clone();
     if specification.max_batch_size > 0 {
         shape.dimensions_mut().iter_mut().take(1).for_each(|rows| *rows = 1);

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use http::StatusCode;
-use kingpole_engine::{CountAndTime, Engine, ModelStatistics, TensorSpec};
+use kingpole_engine::{CountAndTime, Engine, ModelStatistics, ResponseStatistics, TensorSpec};
 use kingpole_values::Result;
 use serde_json::{Value, json};
 
@@ -70,8 +70,23 @@ pub(super) fn statistics(engine: &Engine, name: Option<&str>, version: Option<&s
     )
 }
 
+fn duration(spent: CountAndTime) -> Value {
+    json!({ "count": spent.count, "ns": spent.ns })
+}
+
+/// Laying a response out is part of running the model, so that its time is 0.
+fn response_statistics(response: &ResponseStatistics) -> Value {
+    json!({
+        "compute_infer": duration(response.success),
+        "compute_output": duration(CountAndTime { count: response.success.count, ns: 0 }),
+        "success": duration(response.success),
+        "fail": duration(response.fail),
+        "empty_response": duration(response.empty),
+        "cancel": duration(response.cancel),
+    })
+}
+
 fn statistics_of(model: &ModelStatistics) -> Value {
-    let duration = |spent: CountAndTime| json!({ "count": spent.count, "ns": spent.ns });
     let batch = |batch: &kingpole_engine::BatchStatistics| {
         json!({
             "batch_size": batch.batch_size,
@@ -98,6 +113,11 @@ fn statistics_of(model: &ModelStatistics) -> Value {
         },
         "batch_stats": model.batches.iter().map(batch).collect::<Vec<_>>(),
         "memory_usage": [],
-        "response_stats": {},
+        "response_stats": model
+            .responses
+            .iter()
+            .enumerate()
+            .map(|(place, response)| (place.to_string(), response_statistics(response)))
+            .collect::<serde_json::Map<_, _>>(),
     })
 }

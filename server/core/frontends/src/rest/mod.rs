@@ -3,7 +3,9 @@
 mod generate;
 mod infer;
 mod metadata;
-mod repository;
+mod object;
+pub(crate) mod repository;
+mod settings;
 mod shared_memory;
 
 use http::{HeaderValue, Method, StatusCode, header};
@@ -13,7 +15,7 @@ use kingpole_values::Code;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, decode_percent};
 use crate::status::Dialect;
-use crate::{frame, graphpipe, migration};
+use crate::{frame, graphpipe, migration, routes};
 
 /// Answer a request, whichever HTTP version carried it.
 pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse {
@@ -22,19 +24,25 @@ pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse
         return frame::over_http(request, shared).await;
     }
     let path = request.uri.path().to_owned();
-    if path == frame::INFER_PATH {
-        return frame::refuse_other(&request);
-    }
-    if path == "/v2" {
-        return open_inference(request, "", shared).await;
-    }
-    if let Some(rest) = path.strip_prefix("/v2/") {
-        return open_inference(request, rest, shared).await;
-    }
-    if migration::owns(&request.method, &path) {
-        return migration::route(request, &path, shared).await;
-    }
-    graphpipe::route(request, &path, shared).await
+    let method = request.method.clone();
+    let response = if path == frame::INFER_PATH {
+        frame::refuse_other(&request)
+    } else if path == "/v2" {
+        open_inference(request, "", shared).await
+    } else if let Some(rest) = path.strip_prefix("/v2/") {
+        open_inference(request, rest, shared).await
+    } else if migration::owns(&method, &path) {
+        migration::route(request, &path, shared).await
+    } else {
+        let response = graphpipe::route(request, &path, shared).await;
+        if !path.starts_with("/control/") {
+            // Any path that is nobody else's may name a model here.
+            return response;
+        }
+        response
+    };
+    routes::check(&method, &path, response.status);
+    response
 }
 
 /// A model and maybe a version, as a path names them.
@@ -61,34 +69,49 @@ async fn open_inference(request: HttpRequest, path: &str, shared: &Shared) -> Ht
         ["models", model, action @ ..] => {
             of_model(request, Named { model, version: None }, action, shared).await
         }
-        ["repository", "index"] => match unless_post(&request) {
-            None => repository::index(request, shared).await,
-            Some(refusal) => refusal,
-        },
-        ["repository", "models", model, action @ ("load" | "unload")] => match unless_post(&request) {
-            None => repository::change(request, model, *action == "load", shared).await,
-            Some(refusal) => refusal,
-        },
-        [kind @ ("systemsharedmemory" | "cudasharedmemory"), region @ .., action] => {
-            let region = match region {
-                [] => None,
-                ["region", name] => Some(*name),
-                _ => return unknown(&request),
-            };
-            let is_system = *kind == "systemsharedmemory";
-            match (*action, region) {
-                ("status", _) => get(&request, || shared_memory::status(is_system, region, shared)),
-                ("unregister", _) => match unless_post(&request) {
-                    None => shared_memory::unregister(is_system, region, shared),
-                    Some(refusal) => refusal,
-                },
-                ("register", Some(name)) => match unless_post(&request) {
-                    None => shared_memory::register(is_system, request, name, shared).await,
-                    Some(refusal) => refusal,
-                },
-                _ => unknown(&request),
-            }
+        ["logging"] => settings::logging(request, shared).await,
+        ["trace", "setting"] => settings::trace(request, None, shared).await,
+        ["repository", rest @ ..] => of_repository(request, rest, shared).await,
+        [kind @ ("systemsharedmemory" | "cudasharedmemory"), rest @ ..] => {
+            of_regions(request, *kind == "systemsharedmemory", rest, shared).await
         }
+        _ => unknown(&request),
+    }
+}
+
+async fn of_repository(request: HttpRequest, path: &[&str], shared: &Shared) -> HttpResponse {
+    let known = matches!(path, ["index"] | [_, "index"])
+        || matches!(path, ["models", _, "load" | "unload"] | [_, "models", _, "load" | "unload"]);
+    if !known {
+        return unknown(&request);
+    }
+    if let Some(refusal) = unless_post(&request) {
+        return refusal;
+    }
+    match path {
+        ["models", model, action] => repository::change(request, model, *action == "load", shared).await,
+        [named, "models", ..] => repository::named_repository(named),
+        // The index is of all repositories, whichever is named.
+        _ => repository::index(request, shared).await,
+    }
+}
+
+async fn of_regions(request: HttpRequest, is_system: bool, path: &[&str], shared: &Shared) -> HttpResponse {
+    let (region, action) = match path {
+        [action] => (None, *action),
+        ["region", name, action] => (Some(*name), *action),
+        _ => return unknown(&request),
+    };
+    match (action, region) {
+        ("status", _) => get(&request, || shared_memory::status(is_system, region, shared)),
+        ("unregister", _) => match unless_post(&request) {
+            None => shared_memory::unregister(is_system, region, shared),
+            Some(refusal) => refusal,
+        },
+        ("register", Some(name)) => match unless_post(&request) {
+            None => shared_memory::register(is_system, request, name, shared).await,
+            Some(refusal) => refusal,
+        },
         _ => unknown(&request),
     }
 }
@@ -100,6 +123,9 @@ async fn of_model(request: HttpRequest, named: Named<'_>, action: &[&str], share
         ["ready"] => get(&request, || model_ready(engine, &named)),
         ["config"] => get(&request, || metadata::configuration(engine, &named)),
         ["stats"] => get(&request, || metadata::statistics(engine, Some(named.model), named.version)),
+        ["trace", "setting"] if named.version.is_none() => {
+            settings::trace(request, Some(named.model), shared).await
+        }
         ["infer"] => match unless_post(&request) {
             None => infer::serve(request, &named, shared).await,
             Some(refusal) => refusal,

@@ -1,33 +1,22 @@
 //! The repository extension: index, load, unload.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
 use http::StatusCode;
 use kingpole_engine::ControlRequest;
-use kingpole_values::{Error, Parameter, Parameters, Result};
+use kingpole_values::{Code, Error, Parameter, Parameters, Result};
 use serde_json::{Map, Value, json};
 
-use crate::body;
+use super::object;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse};
+use crate::respond::{FILE, control};
 use crate::status::Dialect;
 
-/// An empty body is an empty object.
-pub(super) async fn read_object(
-    request: HttpRequest,
-    shared: &Shared,
-) -> std::result::Result<Map<String, Value>, Box<HttpResponse>> {
-    let body = body::read(request.body, &request.headers, shared)
-        .await
-        .map_err(|error| Dialect::Json.body_error(&error))?;
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Ok(Map::new());
-    }
-    serde_json::from_slice(&body)
-        .map_err(|error| Dialect::Json.error(&Error::invalid(format!("malformed JSON: {error}"))).into())
-}
-
 pub(super) async fn index(request: HttpRequest, shared: &Shared) -> HttpResponse {
-    let object = match read_object(request, shared).await {
-        Ok(object) => object,
+    let object = match object::read(request, shared).await {
+        Ok(read) => read.fields,
         Err(refusal) => return *refusal,
     };
     let ready_only = match object.get("ready") {
@@ -53,52 +42,83 @@ pub(super) async fn index(request: HttpRequest, shared: &Shared) -> HttpResponse
     HttpResponse::json(StatusCode::OK, &Value::Array(rows))
 }
 
+/// What a load or unload that names a repository is answered.
+pub(super) fn named_repository(repository: &str) -> HttpResponse {
+    Dialect::Json.error(&unnamed(repository))
+}
+
+/// Models are found by their names alone, over all repositories.
+pub(crate) fn unnamed(repository: &str) -> Error {
+    let shown: String = repository.chars().take(64).collect::<String>().escape_debug().to_string();
+    let message =
+        format!("repositories have no names here: leave '{shown}' out, the model's name says enough");
+    Error::new(Code::Unimplemented, message)
+}
+
 pub(super) async fn change(request: HttpRequest, model: &str, load: bool, shared: &Shared) -> HttpResponse {
-    let object = match read_object(request, shared).await {
-        Ok(object) => object,
+    // The body lives until the change is made: the files that came in it are paid for by it.
+    let object::Read { fields: mut object, body: _held } = match object::read(request, shared).await {
+        Ok(read) => read,
         Err(refusal) => return *refusal,
     };
-    let parameters = match read_parameters(object.get("parameters")) {
-        Ok(parameters) => parameters,
+    let (parameters, files) = match read_parameters(object.remove("parameters")) {
+        Ok(read) => read,
         Err(error) => return Dialect::Json.error(&error),
     };
     let model = model.to_owned();
     let wish = if load {
-        ControlRequest::Load { model, parameters }
+        ControlRequest::Load { model, parameters, files }
     } else {
-        let unload_dependents = parameters
-            .iter()
-            .any(|(name, value)| name == "unload_dependents" && *value == Parameter::Bool(true));
-        ControlRequest::Unload { model, unload_dependents }
+        ControlRequest::Unload { model, parameters }
     };
-    match crate::respond::control(&shared.engine, wish).await {
+    match control(&shared.engine, wish).await {
         Ok(()) => HttpResponse::json(StatusCode::OK, &json!({})),
         Err(error) => Dialect::Json.error(&error),
     }
 }
 
-fn read_parameters(value: Option<&Value>) -> Result<Parameters> {
+type Files = Vec<(String, Bytes)>;
+
+fn read_parameters(value: Option<Value>) -> Result<(Parameters, Files)> {
     let object = match value {
-        None | Some(Value::Null) => return Ok(Parameters::new()),
+        None | Some(Value::Null) => return Ok(Default::default()),
         Some(Value::Object(object)) => object,
         Some(_) => return Err(Error::invalid("'parameters' is not an object")),
     };
-    object
-        .iter()
-        .map(|(name, value)| {
-            let parameter = match value {
-                Value::Bool(value) => Parameter::Bool(*value),
-                Value::String(text) => Parameter::String(text.as_str().into()),
-                Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
-                    (Some(value), ..) => Parameter::Int64(value),
-                    (None, Some(value), _) => Parameter::Uint64(value),
-                    (None, None, value) => Parameter::Double(value.unwrap_or_default()),
-                },
-                // A configuration given as an object instead of as its text.
-                Value::Object(_) | Value::Array(_) => Parameter::String(value.to_string().into()),
-                Value::Null => return Err(Error::invalid(format!("parameter '{name}' is null"))),
-            };
-            Ok((name.as_str().into(), parameter))
-        })
-        .collect()
+    let (mut parameters, mut files) = (Parameters::new(), Files::new());
+    for (name, value) in object {
+        if name.starts_with(FILE) {
+            let content = read_file(&name, value)?;
+            files.push((name, content));
+        } else {
+            let value = read_parameter(&name, value)?;
+            parameters.push((name.into(), value));
+        }
+    }
+    Ok((parameters, files))
+}
+
+fn read_file(name: &str, value: Value) -> Result<Bytes> {
+    let Value::String(text) = value else {
+        return Err(Error::invalid(format!("parameter '{name}': a file's content is a string of base64")));
+    };
+    STANDARD
+        .decode(text)
+        .map(Bytes::from)
+        .map_err(|error| Error::invalid(format!("parameter '{name}' is not base64: {error}")))
+}
+
+fn read_parameter(name: &str, value: Value) -> Result<Parameter> {
+    Ok(match value {
+        Value::Bool(value) => Parameter::Bool(value),
+        Value::String(text) => Parameter::String(text.into()),
+        Value::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(value), ..) => Parameter::Int64(value),
+            (None, Some(value), _) => Parameter::Uint64(value),
+            (None, None, value) => Parameter::Double(value.unwrap_or_default()),
+        },
+        // A configuration given as an object instead of as its text.
+        Value::Object(_) | Value::Array(_) => Parameter::String(value.to_string().into()),
+        Value::Null => return Err(Error::invalid(format!("parameter '{name}' is null"))),
+    })
 }

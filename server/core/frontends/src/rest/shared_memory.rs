@@ -4,7 +4,7 @@ use http::StatusCode;
 use kingpole_values::{Code, Error, Result};
 use serde_json::{Map, Value, json};
 
-use super::repository::read_object;
+use super::object;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::regions;
@@ -49,8 +49,8 @@ pub(super) async fn register(
     name: &str,
     shared: &Shared,
 ) -> HttpResponse {
-    let object = match read_object(request, shared).await {
-        Ok(object) => object,
+    let object = match object::read(request, shared).await {
+        Ok(read) => read.fields,
         Err(refusal) => return *refusal,
     };
     if !is_system {

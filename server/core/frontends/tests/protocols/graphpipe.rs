@@ -18,7 +18,9 @@ fn body(datatype: Datatype, data: &'static [u8], columns: i64) -> Vec<u8> {
 fn a_post_infers_with_the_model_in_the_path() {
     let server = Server::start();
     let floats = body(Datatype::Fp32, b"\0\0\x80\x3f\0\0\0\x40", 2);
-    for path in ["/", "/identity", "/models/identity", "/models/identity/versions/1"] {
+    let paths =
+        ["/", "/identity", "/models/identity", "/models/identity/versions/1", "/some/other/place", "/a/b/"];
+    for path in paths {
         let response =
             server.ask("POST", path, &[("content-type", "application/x-www-form-urlencoded")], &floats);
         assert_eq!(
@@ -76,6 +78,29 @@ fn control_tells_whether_the_server_is_ready() {
     server.engine.set_ready(false);
     let response = server.get("/control/is_ready");
     assert_eq!((response.status, response.text()), (503, "not ready\n"));
+}
+
+#[test]
+fn control_tells_how_many_clients_there_are_and_lets_none_end_the_server() {
+    let server = Server::start();
+    let _other = server.connect();
+    let counted = || server.get("/control/client_count").text().trim().parse::<usize>().unwrap();
+    assert!((1..=2).contains(&counted()), "the other connection may not be taken yet");
+    let response = server.ask("POST", "/control/shutdown", &[], b"");
+    assert_eq!(response.status, 403, "{response:?}");
+    assert!(response.text().contains("signal"));
+    let response = server.ask("POST", "/control/is_ready", &[], b"");
+    assert_eq!((response.status, response.header("allow")), (405, Some("GET, HEAD")));
+    assert_eq!(server.get("/control/nothing").status, 404);
+}
+
+#[test]
+fn a_stray_path_is_named_to_whoever_sends_no_request() {
+    let server = Server::start();
+    let response = server.post("/v3/models/m/infer", "{}");
+    assert_eq!(response.status, 404);
+    assert!(response.text().contains("'/v3/models/m/infer'"), "{}", response.text());
+    assert_eq!(server.get("/some/other/place").status, 404);
 }
 
 #[test]

@@ -47,18 +47,19 @@ pub fn request(id: &str, values: &[f32]) -> InferRequest {
     }
 }
 
-fn encoded(id: &str, values: &[f32]) -> Bytes {
+pub fn encoded(id: &str, values: &[f32]) -> Bytes {
     framed(&encode_infer_request(&request(id, values), false).into_bytes())
 }
 
 pub struct Answer {
+    pub headers: HeaderMap,
     pub status: u16,
     pub message: String,
     pub body: Bytes,
 }
 
 impl Answer {
-    fn response(&self) -> InferResponse {
+    pub fn response(&self) -> InferResponse {
         assert_eq!(self.status, 0, "{}", self.message);
         decode_infer_response(self.body.slice(5..)).unwrap()
     }
@@ -105,7 +106,7 @@ pub async fn call(
         Some(status) => status,
         None => status_of(&stream.trailers().await.unwrap().unwrap()).unwrap(),
     };
-    Answer { status, message, body: body.freeze() }
+    Answer { headers: head.headers, status, message, body: body.freeze() }
 }
 
 async fn unary<M: Message + Default>(client: &SendRequest<Bytes>, path: &str, message: &impl Message) -> M {

@@ -1,5 +1,7 @@
 //! The frontends over real sockets, with a real engine behind them.
 
+mod compression;
+mod extensions;
 mod frames;
 mod graphpipe;
 mod grpc;
@@ -7,6 +9,7 @@ mod http1;
 mod memory;
 mod migration;
 mod migration_grpc;
+mod routes;
 mod server;
 mod shared_memory;
 mod streams;

@@ -201,6 +201,25 @@ fn the_model_of_an_invocation_is_in_the_header_or_the_path() {
 }
 
 #[test]
+fn a_body_that_is_not_read_is_refused_in_the_words_of_an_invocation() {
+    let server = Server::start();
+    let coded = [("content-encoding", "br")];
+    let other = [("content-type", "text/html")];
+    let long = vec![b' '; LIMIT + 1];
+    for (headers, body, status, code, part) in [
+        (&coded[..], &b"{}"[..], 415, "INVALID_ARGUMENT", "Content-Encoding 'br'"),
+        (&other[..], b"{}", 415, "INVALID_ARGUMENT", "Content-Type 'text/html'"),
+        (&[], &long, 413, "RESOURCE_EXHAUSTED", "1048576"),
+    ] {
+        let refused = server.ask("POST", "/invocations", headers, body);
+        assert_eq!((refused.status, refused.header("x-amzn-errortype")), (status, Some("ModelError")));
+        let body = refused.json();
+        assert_eq!((&body["error"], &body["error_code"]), (&body["message"], &json!(code)));
+        assert!(refused.error().contains(part), "{refused:?}");
+    }
+}
+
+#[test]
 fn binary_tensors_travel_as_sagemakers_triton_takes_them() {
     let server = Server::start();
     let json = r#"{"inputs":[{"name":"x","datatype":"FP32","shape":[1,2],"parameters":{"binary_data_size":8}}],"parameters":{"binary_data_output":true}}"#;

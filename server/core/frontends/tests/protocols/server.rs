@@ -155,6 +155,7 @@ fn model(name: &str, datatype: Datatype, placement: Placement) -> Arc<Model> {
         inputs: vec![tensor("x")],
         outputs: vec![tensor("y")],
         max_batch_size: 32,
+        labels: [("y".into(), vec!["tea".to_owned(), "espresso".to_owned()])].into(),
         description: "gives back what it gets".to_owned(),
         config_json: format!("{{\"name\":\"{name}\",\"max_batch_size\":32}}"),
         ..ModelSpec::default()
