@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kingpole_client.aio import aconnect as aconnect
     from kingpole_client.client import Client
     from kingpole_client.errors import (
+        AlreadyExists,
         Cancelled,
         DeadlineExceeded,
         FailedPrecondition,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "AlreadyExists",
     "AsyncClient",
     "AsyncResponseStream",
     "BFloat16",
@@ -107,6 +109,7 @@ def connect(
     tls: object = None,
     root_certificates: bytes | None = None,
     max_frame_bytes: int = 4 << 30,
+    shared_memory: int | str | None = None,
 ) -> Client:
     """Make a client of the server at `url`. The first connection is opened by the first call.
 
@@ -118,6 +121,8 @@ def connect(
         tls: An `ssl.SSLContext` for https, for instance with a certificate of the client's own.
         root_certificates: PEM of the authorities to trust, for https and grpcs; None: the system's.
         max_frame_bytes: Longer answers are refused before they are received.
+        shared_memory: Bytes, or a text such as `64MiB`, of memory to share with the server: tensors then do
+            not travel through the socket. `unix:` only, and Linux.
 
     Raises:
         InvalidArgument: The URL, token or certificates cannot be used.
@@ -126,7 +131,7 @@ def connect(
 
     return Client(
         url, timeout_us=timeout_us, token=token, tls=tls, root_certificates=root_certificates,  # type: ignore[arg-type]
-        max_frame_bytes=max_frame_bytes,
+        max_frame_bytes=max_frame_bytes, shared_memory=shared_memory,
     )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 from kingpole_client._clock import seconds_left
 from kingpole_client._frame import Frame
 from kingpole_client._messages import Answer, decode_answer, exchange_of
+from kingpole_client._shared_memory import Placement
 from kingpole_client._values import Credit, InferResponse
 from kingpole_client.errors import DeadlineExceeded, KingpoleError, Unimplemented
 
@@ -70,6 +71,7 @@ class Exchanges:
         self._ledger = Ledger()
         self._credit = threading.Semaphore(1)
         self._last = 0
+        self._placements: dict[int, Placement] = {}
         self._failure: KingpoleError | None = None
 
     def begin(self, deadline_us: int | None, *, is_request: bool) -> tuple[int, Future[Answer]]:
@@ -93,10 +95,16 @@ class Exchanges:
             self._waiting[self._last] = future
             return self._last, future
 
+    def place(self, exchange: int, placement: Placement) -> None:
+        """Keep where a request's tensors are until the server says that it does not use them any more."""
+        with self._lock:
+            self._placements[exchange] = placement
+
     def withdraw(self, exchange: int) -> None:
         """Forget an exchange that the server was not told of."""
         with self._lock:
             self._waiting.pop(exchange, None)
+            self._placements.pop(exchange, None)
             returned = self._ledger.returned(exchange, True)
         if returned:
             self._credit.release()
@@ -113,10 +121,15 @@ class Exchanges:
             KingpoleError: The frame makes no sense and belongs to nobody: the stream cannot go on.
         """
         exchange = exchange_of(frame)
+        placement = self._placements.get(exchange)
         try:
-            answer = decode_answer(frame)
+            answer = decode_answer(frame, placement)
         except KingpoleError as error:
             answer = error
+        if placement is not None and not (isinstance(answer, InferResponse) and answer.stage == "part"):
+            # Also for the Credit in place of the answer to a request that was given up.
+            self._placements.pop(exchange, None)
+            placement.learn(answer)
         with self._lock:
             returned = self._ledger.returned(exchange, answer)
             future = None if isinstance(answer, Credit) else self._waiting.pop(exchange, None)
@@ -136,6 +149,7 @@ class Exchanges:
             if self._failure is None:
                 self._failure = error
             waiting, self._waiting = self._waiting, {}
+            self._placements = {}
         self._credit.release()
         for future in waiting.values():
             _resolve(future, type(error)(error.message))

@@ -15,10 +15,12 @@ from kingpole_client import _arrays
 from kingpole_client._flatbuffer import MalformedFrame, Table
 from kingpole_client._frame import Frame, join_frame
 from kingpole_client._generated import kingpole_generated as fb
+from kingpole_client._shared_memory import ARENA, Block, Placement, SharedMemory
 from kingpole_client._values import (
     NO_SEQUENCE,
     STAGES,
     Credit,
+    Done,
     InferResponse,
     ModelMetadata,
     Parameter,
@@ -29,7 +31,7 @@ from kingpole_client._values import (
 )
 from kingpole_client.errors import InvalidArgument, KingpoleError, Unimplemented, error_of_number
 
-Answer: TypeAlias = InferResponse | KingpoleError | Credit | bool | ServerMetadata | ModelMetadata
+Answer: TypeAlias = InferResponse | KingpoleError | Credit | Done | bool | ServerMetadata | ModelMetadata
 Buffers: TypeAlias = list[bytes | memoryview]
 
 
@@ -103,16 +105,34 @@ class InferRequest:
             self.timeout_us, self._priority, self._sequence,
         )  # fmt: skip
 
-    def buffers(self, exchange: int) -> Buffers:
-        """Return the frame as buffers to send one after another."""
+    def place(self, memory: SharedMemory) -> Placement:
+        """Put what is worth it into memory shared with the server."""
+        return memory.place([t.data for t in self._tensors], self._model, self._version, self._outputs)
+
+    def __call__(self, exchange: int) -> Buffers:
+        """Return the frame with everything in it."""
+        return self.buffers(exchange)
+
+    def buffers(self, exchange: int, placement: Placement | None = None) -> Buffers:
+        """Return the frame as buffers to send one after another; what has a place is not in it."""
+        shared = {} if placement is None else placement.inputs
+        wanted: list[tuple[str, Block | None]] = [(name, None) for name in self._outputs]
+        if placement is not None and placement.outputs:
+            wanted = placement.outputs
+        payloads: list[memoryview] = []
+        tensors: list[int] = []
         builder = flatbuffers.Builder(512)
         model, version, id_ = (
             _text(builder, self._model),
             _text(builder, self._version),
             _text(builder, self._id),
         )
-        inputs = _offsets(builder, [_tensor(builder, index, t) for index, t in enumerate(self._tensors)])
-        outputs = _offsets(builder, [_requested_output(builder, name) for name in self._outputs])
+        for index, tensor in enumerate(self._tensors):
+            tensors.append(_tensor(builder, len(payloads), tensor, shared.get(index)))
+            if index not in shared:
+                payloads.append(tensor.data)
+        inputs = _offsets(builder, tensors)
+        outputs = _offsets(builder, [_requested_output(builder, *each) for each in wanted])
         parameters = _offsets(builder, [_parameter(builder, *pair) for pair in self._parameters.items()])
         sequence = self._sequence or NO_SEQUENCE
         sequence_name = _text(builder, sequence.id) if isinstance(sequence.id, str) else 0
@@ -132,9 +152,7 @@ class InferRequest:
         fb.RequestAddSequenceStart(builder, sequence.start)
         fb.RequestAddSequenceEnd(builder, sequence.end)
         request = fb.RequestEnd(builder)
-        return _finish(
-            builder, fb.Message.Request, request, exchange, [tensor.data for tensor in self._tensors]
-        )
+        return _finish(builder, fb.Message.Request, request, exchange, payloads)
 
 
 def encode_cancel(exchange: int) -> Buffers:
@@ -142,6 +160,15 @@ def encode_cancel(exchange: int) -> Buffers:
     builder = flatbuffers.Builder(64)
     fb.CancelStart(builder)
     return _finish(builder, fb.Message.Cancel, fb.CancelEnd(builder), exchange)
+
+
+def encode_hand_over(arena: int, nbytes: int, exchange: int) -> Buffers:
+    """Hand over an arena, whose descriptor must travel with the first byte."""
+    builder = flatbuffers.Builder(64)
+    fb.HandOverStart(builder)
+    fb.HandOverAddArena(builder, arena)
+    fb.HandOverAddNbytes(builder, nbytes)
+    return _finish(builder, fb.Message.HandOver, fb.HandOverEnd(builder), exchange)
 
 
 def encode_server_info_request(exchange: int) -> Buffers:
@@ -202,7 +229,12 @@ def _numbers(builder: flatbuffers.Builder, numbers: tuple[int, ...], prepend: Ca
     return int(builder.EndVector())
 
 
-def _tensor(builder: flatbuffers.Builder, index: int, tensor: _arrays.EncodedTensor) -> int:
+def _tensor(
+    builder: flatbuffers.Builder,
+    index: int,
+    tensor: _arrays.EncodedTensor,
+    place: tuple[int, int] | None,
+) -> int:
     name = _text(builder, tensor.name)
     shape = _numbers(builder, tensor.shape, builder.PrependInt64)
     fb.TensorStart(builder)
@@ -210,16 +242,27 @@ def _tensor(builder: flatbuffers.Builder, index: int, tensor: _arrays.EncodedTen
         fb.TensorAddName(builder, name)
     fb.TensorAddDatatype(builder, tensor.datatype)
     fb.TensorAddShape(builder, shape)
-    fb.TensorAddPayload(builder, index)
-    fb.TensorAddNbytes(builder, tensor.data.nbytes)
+    if place is None:
+        fb.TensorAddPayload(builder, index)
+        fb.TensorAddNbytes(builder, tensor.data.nbytes)
+    else:
+        fb.TensorAddLocation(builder, fb.Location.SHARED)
+        fb.TensorAddPayload(builder, ARENA)
+        fb.TensorAddOffset(builder, place[0])
+        fb.TensorAddNbytes(builder, place[1])
     return fb.TensorEnd(builder)
 
 
-def _requested_output(builder: flatbuffers.Builder, name: str) -> int:
+def _requested_output(builder: flatbuffers.Builder, name: str, block: Block | None) -> int:
     offset = _text(builder, name)
     fb.RequestedOutputStart(builder)
     if offset:
         fb.RequestedOutputAddName(builder, offset)
+    if block is not None:
+        fb.RequestedOutputAddLocation(builder, fb.Location.SHARED)
+        fb.RequestedOutputAddPayload(builder, ARENA)
+        fb.RequestedOutputAddOffset(builder, block.offset)
+        fb.RequestedOutputAddNbytes(builder, block.nbytes)
     return fb.RequestedOutputEnd(builder)
 
 
@@ -277,8 +320,12 @@ def exchange_of(frame: Frame) -> int:
     return frame.header.uint64(2)
 
 
-def decode_answer(frame: Frame) -> Answer:
+def decode_answer(frame: Frame, placement: Placement | None = None) -> Answer:
     """Read what a server sent. An error comes back as a value, for the caller to raise.
+
+    Args:
+        frame: What was received.
+        placement: Where outputs of the request that this answers may be.
 
     Raises:
         KingpoleError: The frame is malformed or says something a server does not say.
@@ -291,18 +338,24 @@ def decode_answer(frame: Frame) -> Answer:
         raise MalformedFrame("a frame without a message")
     if decode is None:
         raise Unimplemented(f"the server sent a message of kind {kind}, which this client does not know")
+    if kind == fb.Message.Response:
+        return _response(message, frame.payloads, placement)
     return decode(message, frame.payloads)
 
 
-def _response(table: Table, payloads: list[memoryview]) -> InferResponse:
+def _response(table: Table, payloads: list[memoryview], placement: Placement | None = None) -> InferResponse:
     outputs: dict[str, Any] = {}
     for position, tensor in enumerate(table.tables(3)):
         name = tensor.string(0) or str(position)
         if name in outputs:
             raise MalformedFrame(f"output '{name}' is there twice")
-        if tensor.uint8(3) != fb.Location.INLINE:
-            raise Unimplemented(f"output '{name}' is not in the frame, but at location {tensor.uint8(3)}")
         index, offset, nbytes = tensor.uint32(4), tensor.uint64(5), tensor.uint64(6)
+        if tensor.uint8(3) != fb.Location.INLINE:
+            placed = None if placement is None else placement.find(index, offset, nbytes)
+            if tensor.uint8(3) != fb.Location.SHARED or placed is None:
+                raise Unimplemented(f"output '{name}' is neither in the frame nor where it was asked for")
+            outputs[name] = _arrays.decode_tensor(name, tensor.uint8(1), tensor.int64s(2), placed)
+            continue
         if index >= len(payloads):
             raise MalformedFrame(f"output '{name}': payload {index} of {len(payloads)} does not exist")
         payload = payloads[index]
@@ -385,6 +438,10 @@ def _metadata(table: Table, _payloads: list[memoryview]) -> ModelMetadata:
     )  # fmt: skip
 
 
+def _done(_table: Table, _payloads: list[memoryview]) -> Done:
+    return Done()
+
+
 _DECODERS: dict[int, Callable[[Table, list[memoryview]], Answer]] = {
     fb.Message.Response: _response,
     fb.Message.Error: _error,
@@ -392,4 +449,5 @@ _DECODERS: dict[int, Callable[[Table, list[memoryview]], Answer]] = {
     fb.Message.Ready: _ready,
     fb.Message.ServerInfo: _server_info,
     fb.Message.Metadata: _metadata,
+    fb.Message.Done: _done,
 }

@@ -11,21 +11,25 @@ from concurrent.futures import Future
 
 from kingpole_client._address import Address
 from kingpole_client._clock import GRACE_US, now_us
-from kingpole_client._exchanges import Exchanges
+from kingpole_client._exchanges import Exchanges, Pending
 from kingpole_client._frame import FrameAssembler
-from kingpole_client._messages import Answer, Buffers, encode_cancel
+from kingpole_client._messages import Answer, Buffers, InferRequest, encode_cancel, encode_hand_over
+from kingpole_client._shared_memory import ARENA, SharedMemory
 from kingpole_client._socket import open_socket, send_buffers
-from kingpole_client.errors import Cancelled, DeadlineExceeded, KingpoleError, Unavailable
+from kingpole_client.errors import Cancelled, DeadlineExceeded, InvalidArgument, KingpoleError, Unavailable
 
 _SCRATCH_BYTES = 64 * 1024
+_HAND_OVER_US = 10_000_000
 Begun = tuple["Future[Answer]", Callable[[], None]]
 
 
 class StreamConnection:
     """One socket, and the thread that reads it."""
 
-    def __init__(self, connection: socket.socket, name: str, limit: int) -> None:
-        self._socket, self._name = connection, name
+    def __init__(
+        self, connection: socket.socket, name: str, limit: int, memory: SharedMemory | None = None
+    ) -> None:
+        self._socket, self._name, self.memory = connection, name, memory
         self._exchanges = Exchanges()
         self._send_lock = threading.Lock()
         self._assembler = FrameAssembler(limit)
@@ -42,7 +46,12 @@ class StreamConnection:
         """Send a request; returns its future and how to give it up."""
         exchange, future = self._exchanges.begin(deadline_us, is_request=is_request)
         try:
-            buffers = make(exchange)
+            if self.memory is not None and isinstance(make, InferRequest):
+                placement = make.place(self.memory)
+                self._exchanges.place(exchange, placement)
+                buffers = make.buffers(exchange, placement)
+            else:
+                buffers = make(exchange)
             if deadline_us is not None and now_us() >= deadline_us:
                 raise DeadlineExceeded("the timeout passed before the request was sent")
         except BaseException:
@@ -50,6 +59,28 @@ class StreamConnection:
             raise
         self._send(buffers, deadline_us)
         return future, lambda: self._cancel(exchange)
+
+    def hand_over(self, memory: SharedMemory, deadline_us: int | None) -> None:
+        """Give the server the memory, before anything else is asked.
+
+        Raises:
+            KingpoleError: The server does not take it.
+        """
+        exchange, future = self._exchanges.begin(deadline_us, is_request=False)
+        try:
+            joined = b"".join(encode_hand_over(ARENA, memory.size, exchange))
+            sent = socket.send_fds(self._socket, [joined], [memory.descriptor])
+            # The descriptor went with the first byte; nothing else was sent yet, so that there is room.
+            if sent != len(joined):
+                raise Unavailable(f"{self._name} took {sent} of {len(joined)} bytes")
+        except OSError as error:
+            raise Unavailable(f"the connection to {self._name} broke: {error}") from None
+        finally:
+            memory.close_descriptor()
+        answer = Pending[Answer](future, lambda answer: answer, deadline_us, lambda: None).result()
+        if isinstance(answer, KingpoleError):
+            raise answer
+        self.memory = memory
 
     def _send(self, buffers: Buffers, deadline_us: int | None) -> None:
         with self._send_lock:
@@ -105,8 +136,10 @@ class StreamConnection:
 class StreamTransport:
     """A stream to an address, opened when first needed and again after it has ended."""
 
-    def __init__(self, address: Address, tls: ssl.SSLContext | None, limit: int) -> None:
-        self._address, self._tls, self._limit = address, tls, limit
+    def __init__(
+        self, address: Address, tls: ssl.SSLContext | None, limit: int, shared_bytes: int = 0
+    ) -> None:
+        self._address, self._tls, self._limit, self._shared_bytes = address, tls, limit, shared_bytes
         self._lock = threading.Lock()
         self._connection: StreamConnection | None = None
         self._closed = False
@@ -115,14 +148,32 @@ class StreamTransport:
         self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
     ) -> Begun:
         """Send a request on the stream."""
+        return self._connected(deadline_us).start(make, deadline_us, is_request=is_request)
+
+    def memory(self) -> SharedMemory:
+        """Return the memory shared with the server over the connection that there is now."""
+        memory = self._connected(now_us() + _HAND_OVER_US).memory
+        if memory is None:
+            raise InvalidArgument("this client shares no memory: connect(..., shared_memory='64MiB')")
+        return memory
+
+    def _connected(self, deadline_us: int | None) -> StreamConnection:
         with self._lock:
             if self._closed:
                 raise Cancelled("the client is closed")
             if self._connection is None or self._connection.failed:
                 opened = open_socket(self._address, deadline_us, self._tls)
-                self._connection = StreamConnection(opened, str(self._address), self._limit)
-            connection = self._connection
-        return connection.start(make, deadline_us, is_request=is_request)
+                connection = StreamConnection(opened, str(self._address), self._limit)
+                if self._shared_bytes:
+                    try:
+                        limit_us = now_us() + _HAND_OVER_US
+                        until_us = limit_us if deadline_us is None else min(deadline_us, limit_us)
+                        connection.hand_over(SharedMemory(self._shared_bytes), until_us)
+                    except BaseException:
+                        connection.fail(Cancelled("the server did not take the shared memory"))
+                        raise
+                self._connection = connection
+            return self._connection
 
     def close(self) -> None:
         """End the stream; what waits is answered `Cancelled`."""

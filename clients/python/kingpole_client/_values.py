@@ -100,6 +100,11 @@ class ModelState:
 
 
 @dataclass(frozen=True)
+class Done:
+    """What was asked for is done."""
+
+
+@dataclass(frozen=True)
 class Credit:
     """The server will take this many more requests on this stream."""
 

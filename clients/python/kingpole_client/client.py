@@ -17,6 +17,7 @@ from kingpole_client._http_parts import NOT_FRAMES, HttpSource
 from kingpole_client._messages import Answer, Buffers, InferRequest
 from kingpole_client._open_inference import OpenInference, choose, decode, refuses_frames
 from kingpole_client._parts import ONLY_EXCHANGE, ResponseStream, SocketSource, Source
+from kingpole_client._shared_memory import parse_bytes
 from kingpole_client._stream import Begun, StreamTransport
 from kingpole_client._trust import tls_context
 from kingpole_client._values import (
@@ -31,6 +32,8 @@ from kingpole_client.errors import Internal, InvalidArgument, KingpoleError, Una
 
 if TYPE_CHECKING:
     import ssl
+
+    import numpy.typing as npt
 
     from kingpole_client._grpc import GrpcTransport
 
@@ -113,19 +116,25 @@ class Client:
         tls: ssl.SSLContext | None = None,
         root_certificates: bytes | None = None,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        shared_memory: int | str | None = None,
     ) -> None:
         address = parse_address(url)
         check_token(token, address)
+        shared_bytes = 0 if shared_memory is None else parse_bytes(shared_memory)
+        if shared_bytes and address.scheme != "unix":
+            raise InvalidArgument(f"memory is shared over Unix sockets only, not over {address}")
         self._address, self._limit, self._timeout_us = address, max_frame_bytes, timeout_us
         self._http = HttpPool(address, token, tls_context(address, tls, root_certificates), max_frame_bytes)
         self._tls = tls
         self._frames: Transport | None = None
         self._open_inference: OpenInference | None = None
+        self._stream: StreamTransport | None = None
         self._grpc: GrpcTransport | None = None
         self._executor: ThreadPoolExecutor | None = None
         self._lock = threading.Lock()
         if address.scheme in ("frame", "unix"):
-            self._frames = StreamTransport(address, tls, max_frame_bytes)
+            self._stream = StreamTransport(address, tls, max_frame_bytes, shared_bytes)
+            self._frames = self._stream
         elif address.scheme in ("grpc", "grpcs"):
             try:
                 from kingpole_client._grpc import GrpcTransport
@@ -263,6 +272,21 @@ class Client:
             for pending in waiting:
                 pending.cancel()
 
+    def empty(self, shape: tuple[int, ...] | int, dtype: Any) -> npt.NDArray[Any]:
+        """Return an array in the memory shared with the server, its elements not set.
+
+        Sent as an input it is not copied. It must not be written to between `submit` and the answer. When the
+        last reference to it is gone, its memory is used again. If the connection is replaced, it stays usable
+        and is copied like any other array.
+
+        Raises:
+            InvalidArgument: The client was made without `shared_memory`.
+            ResourceExhausted: There is no room.
+        """
+        if self._stream is None:
+            raise InvalidArgument("this client shares no memory: connect('unix:...', shared_memory='64MiB')")
+        return self._stream.memory().empty(shape, dtype)
+
     def live(self) -> bool:
         """Return whether the server answers at all."""
         try:
@@ -338,7 +362,7 @@ class Client:
 
     def _infer(self, request: InferRequest, deadline_us: int | None) -> Answer:
         if self._frames is not None:
-            return self._ask(request.buffers, deadline_us, is_request=True)
+            return self._ask(request, deadline_us, is_request=True)
         if self._open_inference is None:
             answer = self._http.exchange("POST", INFER_PATH, FRAME_HEADERS, request.buffers(1), deadline_us)
             if not refuses_frames(answer):
@@ -360,7 +384,7 @@ class Client:
     def _submit(self, request: InferRequest) -> Pending[InferResponse]:
         deadline_us = wait_deadline_us(request.timeout_us)
         if self._frames is not None:
-            future, give_up = self._frames.start(request.buffers, deadline_us, is_request=True)
+            future, give_up = self._frames.start(request, deadline_us, is_request=True)
         else:
             with self._lock:
                 if self._executor is None:

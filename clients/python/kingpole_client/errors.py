@@ -63,6 +63,13 @@ class NotFound(KingpoleError):  # noqa: N818 - see Cancelled
     number = 5
 
 
+class AlreadyExists(KingpoleError):  # noqa: N818 - see Cancelled
+    """Something of this name is there already."""
+
+    code = "ALREADY_EXISTS"
+    number = 6
+
+
 class PermissionDenied(KingpoleError):  # noqa: N818 - see Cancelled
     """The caller is known but may not do this."""
 
@@ -110,8 +117,8 @@ class Unauthenticated(KingpoleError):  # noqa: N818 - see Cancelled
 
 
 _CLASSES: tuple[type[KingpoleError], ...] = (
-    Cancelled, InvalidArgument, DeadlineExceeded, NotFound, PermissionDenied, ResourceExhausted,
-    FailedPrecondition, Unimplemented, Internal, Unavailable, Unauthenticated,
+    Cancelled, InvalidArgument, DeadlineExceeded, NotFound, AlreadyExists, PermissionDenied,
+    ResourceExhausted, FailedPrecondition, Unimplemented, Internal, Unavailable, Unauthenticated,
 )  # fmt: skip
 _BY_NUMBER = {error.number: error for error in _CLASSES}
 _BY_HTTP_STATUS: dict[int, type[KingpoleError]] = {

@@ -15,9 +15,9 @@ pub fn frame_decode(input: &[u8]) {
     let decoded = bounded(input.len(), 0, || frame::decode(bytes.clone()));
     let Some(Frame { exchange, message }) = value(decoded) else { return };
     let again = match &message {
-        Message::Request { request, shared } => {
+        Message::Request { request, shared, places } => {
             assert!(request.inputs.iter().all(|input| is_view(input, &bytes)));
-            frame::encode_request(request, shared, exchange)
+            frame::encode_request_in_place(request, shared, places, exchange)
         }
         Message::Response { response, shared } => {
             assert!(response.outputs.iter().all(|output| is_view(output, &bytes)));

@@ -11,6 +11,7 @@ pub mod graphpipe;
 pub mod grpc;
 pub mod migration;
 mod parameters;
+mod regions;
 pub mod rest;
 #[cfg(test)]
 mod sample;
@@ -18,6 +19,7 @@ mod scatter;
 pub mod status;
 
 pub use classification::classify;
+pub use regions::{RegionRange, Regions};
 pub use scatter::{Scatter, ScatterWriter};
 
 /// The most tensors (inputs, outputs, requested outputs) that one message may have.

@@ -58,6 +58,7 @@ pub(crate) fn request(tensor: Tensor) -> InferRequest {
         timeout_us: Some(1500),
         priority: 2,
         sequence: None,
+        inputs_may_change: false,
     }
 }
 

@@ -35,6 +35,10 @@ pub struct Configuration {
     /// How the repository is managed; only reported.
     pub control: String,
     pub mirror_contents: bool,
+    /// Let clients register named regions of shared memory.
+    pub client_shared_memory: bool,
+    /// What the names of those regions' files must begin with; empty: any name.
+    pub shared_memory_prefix: Vec<String>,
     /// `triton` or `open-inference`.
     pub stream_dialect: String,
     pub http_header_forward_pattern: Option<String>,
@@ -62,6 +66,8 @@ impl Default for Configuration {
             execute_limit_seconds: 60,
             control: "none".to_owned(),
             mirror_contents: true,
+            client_shared_memory: false,
+            shared_memory_prefix: Vec::new(),
             stream_dialect: "triton".to_owned(),
             http_header_forward_pattern: None,
             grpc_header_forward_pattern: None,

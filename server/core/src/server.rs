@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use kingpole_engine::{Clock, Engine, EngineConfiguration, PendingControl, ServerInfo, Shared};
 use kingpole_frontends::{
-    FrontendConfiguration, HeaderPattern, Listeners, MemoryBudget, StreamDialect, load_tls, reactor,
-    run_reactor,
+    FrontendConfiguration, HeaderPattern, Listeners, MemoryBudget, StreamDialect, SystemRegions, load_tls,
+    reactor, run_reactor,
 };
 use kingpole_values::{Code, Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -59,12 +59,20 @@ const EXTENSIONS: [&str; 10] = [
     "logging",
 ];
 
+fn extensions(client_shared_memory: bool) -> Vec<&'static str> {
+    let mut extensions = EXTENSIONS.to_vec();
+    if client_shared_memory {
+        extensions.push("system_shared_memory");
+    }
+    extensions
+}
+
 impl Server {
     pub fn new(configuration: Configuration) -> Result<Self> {
         let info = ServerInfo {
             name: "kingpole",
             version: env!("CARGO_PKG_VERSION"),
-            extensions: EXTENSIONS.to_vec(),
+            extensions: extensions(configuration.client_shared_memory),
         };
         let engine = EngineConfiguration {
             reactors: configuration.reactors.max(1),
@@ -106,6 +114,9 @@ impl Server {
                 _ => None,
             },
             mirror_contents: configuration.mirror_contents,
+            client_shared_memory: configuration
+                .client_shared_memory
+                .then(|| SystemRegions::new(configuration.shared_memory_prefix.clone())),
             stream_dialect: stream_dialect(&configuration.stream_dialect)?,
             http_headers: header_pattern(
                 "http_header_forward_pattern",

@@ -81,6 +81,7 @@ def core_configuration(settings: Resolved) -> dict[str, Any]:
     }
     for name in (
         "buffer_bytes",
+        "client_shared_memory",
         "default_model",
         "execute_limit_seconds",
         "grpc_header_forward_pattern",
@@ -89,6 +90,7 @@ def core_configuration(settings: Resolved) -> dict[str, Any]:
         "load_limit_seconds",
         "max_body_bytes",
         "queue_bytes",
+        "shared_memory_prefix",
         "stream_dialect",
         "tls_certificate",
         "tls_key",

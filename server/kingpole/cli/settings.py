@@ -72,6 +72,18 @@ SETTINGS = (
     ),
     Setting("queue_bytes", "requests waiting at once, in bytes", 256 << 20, int, least=1),
     Setting(
+        "client_shared_memory",
+        "let clients register files of /dev/shm and infer on them (Open Inference's extension)",
+        False,
+        _boolean,
+    ),
+    Setting(
+        "shared_memory_prefix",
+        "what the names of those files must begin with, repeatable, default any",
+        [],
+        many=True,
+    ),
+    Setting(
         "stream_dialect",
         "messages of ModelStreamInfer: Triton's, or bare responses as MLServer and Seldon have them",
         "triton",

@@ -32,6 +32,7 @@ _DESCRIPTION = (
 _PATH_PARAMETERS = {
     "model": "The model's name.",
     "version": "One of the model's versions.",
+    "region": "The region's name.",
     "repository": "The name of a repository, which says nothing here.",
     "label": "One of the model's versions, too: labels are looked for among them.",
 }
@@ -135,6 +136,7 @@ class _Writer:
             # Not where trying the example would load or unload it.
             if (
                 models
+                and name != "region"
                 and "Repository" not in route.tag
                 and route.methods != ("delete",)
                 and route.port == "main"

@@ -225,6 +225,23 @@ class RepositoryParameters(Struct):
     parameters: dict[str, Any] | UnsetType = UNSET
 
 
+class RegionRegistration(Struct):
+    """A range of a file right below /dev/shm; `key` is the file's name."""
+
+    key: str
+    byte_size: Size
+    offset: Size | UnsetType = UNSET
+
+
+class SharedMemoryRegion(Struct):
+    """A registered region, by the name that tensors have it by."""
+
+    name: str
+    key: str
+    offset: Size
+    byte_size: Size
+
+
 class LogSettings(Struct):
     """Which lines are logged, and how they begin."""
 

@@ -31,6 +31,8 @@ TAGS = {
     "Open Inference": "Asking models: the Open Inference Protocol v2 with binary tensors.",
     "Repository": "Which models there are; loading and unloading, when the server runs with"
     " `--control-mode explicit`.",
+    "Shared memory": "Named regions of memory that clients on the same machine share, when the server runs"
+    " with `--client-shared-memory`. CUDA regions are not offered.",
     "Settings": "What is logged and traced: Triton's extensions.",
     "Frame": "Kingpole's own format, one frame per body: what `kingpole_client` sends.",
     "GraphPipe": "What GraphPipe's clients send, unchanged.",
@@ -290,6 +292,47 @@ def _settings() -> tuple[Route, ...]:
     return tuple(rows)
 
 
+def _shared_memory() -> tuple[Route, ...]:
+    missing = {404: Answer("There is no such region.", _ERROR)}
+    refused = {403: Answer("The key is not one that clients may name.", _ERROR)}
+    system, cuda = "/v2/systemsharedmemory", "/v2/cudasharedmemory"
+    found = _ok("A row for each region.", list[schemas.SharedMemoryRegion])
+    none = _ok("There never are any.", list[schemas.SharedMemoryRegion])
+    gone = _ok("It is gone, or never was.", schemas.Empty)
+    off = errors(_ERROR, 501)
+
+    def route(path: str, operation: str, summary: str, answers: dict[int, Answer], **more: Any) -> Route:
+        reads = operation.endswith("Status")
+        return Route(
+            path=path, operation=operation, tag="Shared memory", methods=("get",) if reads else ("post",),
+            summary=summary, answers=answers, **more,
+        )  # fmt: skip
+
+    def register(path: str, operation: str, answers: dict[int, Answer], **more: Any) -> Route:
+        answers = {**errors(_ERROR, *_BODY_ERRORS), **off, **answers}
+        return route(f"{path}/region/{{region}}/register", operation, "Register a region", answers, **more)
+
+    registered = _ok("It is registered.", schemas.Empty)
+    one = "/region/{region}"
+    return (
+        route(f"{system}/status", "systemRegionsStatus", "Every region", {200: found, **off}),
+        route(f"{system}{one}/status", "systemRegionStatus", "One region", {200: found, **missing, **off}),
+        register(
+            system,
+            "systemRegionRegister",
+            {200: registered, **refused},
+            request={JSON: schemas.RegionRegistration},
+        ),
+        route(f"{system}{one}/unregister", "systemRegionUnregister", "Forget a region", {200: gone, **off}),
+        route(f"{system}/unregister", "systemRegionsUnregister", "Forget every region", {200: gone, **off}),
+        route(f"{cuda}/status", "cudaRegionsStatus", "Every CUDA region", {200: none}),
+        route(f"{cuda}{one}/status", "cudaRegionStatus", "One CUDA region", missing),
+        register(cuda, "cudaRegionRegister", {}, request={JSON: dict[str, Any]}, is_request_required=False),
+        route(f"{cuda}{one}/unregister", "cudaRegionUnregister", "Forget a CUDA region", {200: gone}),
+        route(f"{cuda}/unregister", "cudaRegionsUnregister", "Forget every CUDA region", {200: gone}),
+    )
+
+
 def _frame() -> Route:
     kind: Bodies = {FRAME: BYTES}
     answers = {
@@ -461,6 +504,7 @@ def _management() -> tuple[Route, ...]:
 ROUTES: tuple[Route, ...] = (
     *_open_inference(),
     *_repository(),
+    *_shared_memory(),
     *_settings(),
     _frame(),
     *_graphpipe(),

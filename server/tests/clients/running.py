@@ -120,6 +120,7 @@ def serving(repository: Path, default_model: str, *more: str) -> Iterator[Runnin
         *(sys.executable, "-m", "kingpole", "serve", str(repository), "--listen", "127.0.0.1:0"),
         *("--management", "off", "--default-model", default_model, "--reactors", "2"),
         *("--max-body-bytes", str(MAX_BODY_BYTES), "--drain-seconds", "5"),
+        "--client-shared-memory",
         *more,
     ]
     # An operator's own settings are not the tests'.

@@ -24,6 +24,7 @@ CLIENTS = {
     "graphpipe_client": "graphpipe",
     "tritonclient_http": "tritonclient",
     "tritonclient_grpc": "tritonclient",
+    "tritonclient_shared_memory": "tritonclient",
     "tritonclient_stream": "tritonclient",
     "tritonclient_everything": "tritonclient",
     "tritonclient_repository": "tritonclient",

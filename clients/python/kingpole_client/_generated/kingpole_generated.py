@@ -69,6 +69,9 @@ class Message(object):
     ServerInfo = 9
     MetadataRequest = 10
     Metadata = 11
+    HandOver = 12
+    Release = 13
+    Done = 14
 
 
 class Parameter(object):
@@ -339,8 +342,40 @@ class RequestedOutput(object):
         o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
         return o == 0
 
+    # Where it is wanted. SHARED: in an arena, if it fits in the range that follows; else in the response's frame.
+    # RequestedOutput
+    def Location(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(8))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint8Flags, o + self._tab.Pos)
+        return 0
+
+    # Number of an arena.
+    # RequestedOutput
+    def Payload(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(10))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # First byte of the range, counted from the start of the arena.
+    # RequestedOutput
+    def Offset(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(12))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+    # Bytes of the range.
+    # RequestedOutput
+    def Nbytes(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(14))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
 def RequestedOutputStart(builder: flatbuffers.Builder):
-    builder.StartObject(2)
+    builder.StartObject(6)
 
 def RequestedOutputAddName(builder: flatbuffers.Builder, name: int):
     builder.PrependUOffsetTRelativeSlot(0, flatbuffers.number_types.UOffsetTFlags.py_type(name), 0)
@@ -350,6 +385,18 @@ def RequestedOutputAddParameters(builder: flatbuffers.Builder, parameters: int):
 
 def RequestedOutputStartParametersVector(builder, numElems: int) -> int:
     return builder.StartVector(4, numElems, 4)
+
+def RequestedOutputAddLocation(builder: flatbuffers.Builder, location: int):
+    builder.PrependUint8Slot(2, location, 0)
+
+def RequestedOutputAddPayload(builder: flatbuffers.Builder, payload: int):
+    builder.PrependUint32Slot(3, payload, 0)
+
+def RequestedOutputAddOffset(builder: flatbuffers.Builder, offset: int):
+    builder.PrependUint64Slot(4, offset, 0)
+
+def RequestedOutputAddNbytes(builder: flatbuffers.Builder, nbytes: int):
+    builder.PrependUint64Slot(5, nbytes, 0)
 
 def RequestedOutputEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()
@@ -1356,6 +1403,119 @@ def MetadataAddDescription(builder: flatbuffers.Builder, description: int):
     builder.PrependUOffsetTRelativeSlot(6, flatbuffers.number_types.UOffsetTFlags.py_type(description), 0)
 
 def MetadataEnd(builder: flatbuffers.Builder) -> int:
+    return builder.EndObject()
+
+
+
+# Streams over Unix sockets only: gives the server an arena, a sealed memfd whose descriptor came with the
+# frame's first byte.
+class HandOver(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset: int = 0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = HandOver()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsHandOver(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    # HandOver
+    def Init(self, buf: bytes, pos: int):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # The number by which tensors name it, chosen by the client.
+    # HandOver
+    def Arena(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+    # HandOver
+    def Nbytes(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(6))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint64Flags, o + self._tab.Pos)
+        return 0
+
+def HandOverStart(builder: flatbuffers.Builder):
+    builder.StartObject(2)
+
+def HandOverAddArena(builder: flatbuffers.Builder, arena: int):
+    builder.PrependUint32Slot(0, arena, 0)
+
+def HandOverAddNbytes(builder: flatbuffers.Builder, nbytes: int):
+    builder.PrependUint64Slot(1, nbytes, 0)
+
+def HandOverEnd(builder: flatbuffers.Builder) -> int:
+    return builder.EndObject()
+
+
+
+# Takes an arena back.
+class Release(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset: int = 0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Release()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsRelease(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    # Release
+    def Init(self, buf: bytes, pos: int):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+    # Release
+    def Arena(self):
+        o = flatbuffers.number_types.UOffsetTFlags.py_type(self._tab.Offset(4))
+        if o != 0:
+            return self._tab.Get(flatbuffers.number_types.Uint32Flags, o + self._tab.Pos)
+        return 0
+
+def ReleaseStart(builder: flatbuffers.Builder):
+    builder.StartObject(1)
+
+def ReleaseAddArena(builder: flatbuffers.Builder, arena: int):
+    builder.PrependUint32Slot(0, arena, 0)
+
+def ReleaseEnd(builder: flatbuffers.Builder) -> int:
+    return builder.EndObject()
+
+
+
+# What was asked for is done.
+class Done(object):
+    __slots__ = ['_tab']
+
+    @classmethod
+    def GetRootAs(cls, buf, offset: int = 0):
+        n = flatbuffers.encode.Get(flatbuffers.packer.uoffset, buf, offset)
+        x = Done()
+        x.Init(buf, n + offset)
+        return x
+
+    @classmethod
+    def GetRootAsDone(cls, buf, offset=0):
+        """This method is deprecated. Please switch to GetRootAs."""
+        return cls.GetRootAs(buf, offset)
+    # Done
+    def Init(self, buf: bytes, pos: int):
+        self._tab = flatbuffers.table.Table(buf, pos)
+
+def DoneStart(builder: flatbuffers.Builder):
+    builder.StartObject(0)
+
+def DoneEnd(builder: flatbuffers.Builder) -> int:
     return builder.EndObject()
 
 

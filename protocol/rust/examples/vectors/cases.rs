@@ -160,7 +160,9 @@ fn half_precision(cases: &mut Vec<Case>) {
 fn frame_messages(cases: &mut Vec<Case>) {
     let model = frame::ModelName { model: "m".into(), version: Some("3".into()) };
     let place = frame::SharedTensor { index: 0, arena: 4, offset: 128, nbytes: 24 };
+    let wanted = frame::SharedTensor { index: 0, arena: 4, offset: 192, nbytes: 24 };
     let shared = sample::request(sample::tensor(Datatype::Fp32, &[2, 3]));
+    let in_arena = sample::response(sample::tensor(Datatype::Fp32, &[2, 3]));
     let spec = frame::TensorSpec {
         name: "x".into(),
         datatype: Datatype::Fp32,
@@ -192,7 +194,13 @@ fn frame_messages(cases: &mut Vec<Case>) {
         ("response-part", frame::encode_response(&part, &[], 7)),
         ("response-end", frame::encode_response(&end, &[], 7)),
         ("request-empty", frame::encode_request(&kingpole_values::InferRequest::default(), &[], 0)),
+        ("request-in-place", frame::encode_request_in_place(&shared, &[place], &[wanted], 7)),
+        ("response-shared", frame::encode_response(&in_arena, &[place], 7)),
+        ("hand-over", frame::encode_hand_over(4, 1 << 20, 7)),
+        ("release", frame::encode_release(4, 7)),
+        ("done", frame::encode_done(7)),
         ("credit", frame::encode_credit(16)),
+        ("credit-cancelled", frame::encode_cancelled(7)),
         ("cancel", frame::encode_cancel(7)),
         ("ready-request", frame::encode_ready_request(&model, 7)),
         ("ready", frame::encode_ready(true, 7)),

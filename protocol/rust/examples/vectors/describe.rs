@@ -87,8 +87,12 @@ fn frame_value(frame: &frame::Frame) -> Value {
         shared.iter().map(place).collect()
     };
     let message = match &frame.message {
-        Message::Request { request: infer, shared } => {
-            json!({"request": request(infer), "shared": places(shared)})
+        Message::Request { request: infer, shared, places: wanted } => {
+            let mut described = json!({"request": request(infer), "shared": places(shared)});
+            if !wanted.is_empty() {
+                described["places"] = json!(places(wanted));
+            }
+            described
         }
         Message::Response { response: infer, shared } => {
             json!({"response": response(infer), "shared": places(shared)})
@@ -101,6 +105,9 @@ fn frame_value(frame: &frame::Frame) -> Value {
         }}),
         Message::Credit { requests } => json!({"credit": {"requests": requests}}),
         Message::Cancel => json!({"cancel": {}}),
+        Message::HandOver { arena, nbytes } => json!({"hand_over": {"arena": arena, "nbytes": nbytes}}),
+        Message::Release { arena } => json!({"release": {"arena": arena}}),
+        Message::Done => json!({"done": {}}),
         Message::ReadyRequest(model) => json!({"ready_request": name(model)}),
         Message::Ready(ready) => json!({"ready": ready}),
         Message::ServerInfoRequest => json!({"server_info_request": {}}),

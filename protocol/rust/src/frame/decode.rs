@@ -96,6 +96,15 @@ impl<'a> Source<'a> {
         if let Some(metadata) = header.message_as_metadata() {
             return self.metadata(&metadata);
         }
+        if let Some(handed) = header.message_as_hand_over() {
+            return Ok(Message::HandOver { arena: handed.arena(), nbytes: handed.nbytes() });
+        }
+        if let Some(released) = header.message_as_release() {
+            return Ok(Message::Release { arena: released.arena() });
+        }
+        if header.message_as_done().is_some() {
+            return Ok(Message::Done);
+        }
         match header.message_type() {
             fb::Message::NONE => Err(Error::invalid("a frame without a message")),
             kind if kind.0 > fb::Message::ENUM_MAX => Ok(Message::Unknown(kind.0)),
@@ -107,22 +116,35 @@ impl<'a> Source<'a> {
         let (inputs, shared) = self.tensors(request.inputs(), "input")?;
         let outputs = request.outputs();
         check_tensors(outputs.map_or(0, |outputs| outputs.len()))?;
-        let outputs = outputs.into_iter().flatten().map(|output| {
-            let parameters = self.parameters(output.parameters())?;
-            Ok(RequestedOutput { name: self.text(output.name())?, parameters })
+        let mut places = Vec::new();
+        let outputs = outputs.into_iter().flatten().enumerate().map(|(index, output)| {
+            let (name, parameters) = (self.text(output.name())?, self.parameters(output.parameters())?);
+            match output.location() {
+                fb::Location::INLINE => {}
+                fb::Location::SHARED => {
+                    let (arena, offset, nbytes) = (output.payload(), output.offset(), output.nbytes());
+                    places.push(SharedTensor { index, arena, offset, nbytes });
+                }
+                other => {
+                    return Err(Error::invalid(format!("output '{name}': unknown location {}", other.0)));
+                }
+            }
+            Ok(RequestedOutput { name, parameters })
         });
+        let outputs = outputs.collect::<Result<_>>()?;
         let request = InferRequest {
             model: self.text(request.model())?,
             version: self.optional(request.version())?,
             id: self.optional(request.id())?,
             inputs,
-            outputs: outputs.collect::<Result<_>>()?,
+            outputs,
             parameters: self.parameters(request.parameters())?,
             timeout_us: Some(request.timeout_us()).filter(|&timeout_us| timeout_us > 0),
             priority: request.priority(),
             sequence: self.sequence(request)?,
+            inputs_may_change: false,
         };
-        Ok(Message::Request { request, shared })
+        Ok(Message::Request { request, shared, places })
     }
 
     fn sequence(&self, request: &fb::Request<'a>) -> Result<Option<Sequence>> {

@@ -19,16 +19,36 @@ type Tables<T> = Option<WIPOffset<Vector<'static, ForwardsUOffset<T>>>>;
 
 /// A Request frame. `shared` names the inputs that are in shared memory; the others go inline.
 pub fn encode_request(request: &InferRequest, shared: &[SharedTensor], exchange: u64) -> Scatter {
+    encode_request_in_place(request, shared, &[], exchange)
+}
+
+/// The same; `places` names the outputs that are wanted in shared memory.
+pub fn encode_request_in_place(
+    request: &InferRequest,
+    shared: &[SharedTensor],
+    places: &[SharedTensor],
+    exchange: u64,
+) -> Scatter {
     let mut builder = Builder::with_capacity(1024);
     let mut payloads = Payloads::default();
     let inputs = tensors(&mut builder, &request.inputs, shared, &mut payloads);
     let outputs: Vec<_> = request
         .outputs
         .iter()
-        .map(|output| {
-            let name = text(&mut builder, &output.name);
-            let parameters = parameters(&mut builder, &output.parameters);
-            fb::RequestedOutput::create(&mut builder, &fb::RequestedOutputArgs { name, parameters })
+        .enumerate()
+        .map(|(index, output)| {
+            let mut arguments = fb::RequestedOutputArgs {
+                name: text(&mut builder, &output.name),
+                parameters: parameters(&mut builder, &output.parameters),
+                ..fb::RequestedOutputArgs::default()
+            };
+            if let Some(place) = places.iter().find(|place| place.index == index) {
+                arguments.location = fb::Location::SHARED;
+                arguments.payload = place.arena;
+                arguments.offset = place.offset;
+                arguments.nbytes = place.nbytes;
+            }
+            fb::RequestedOutput::create(&mut builder, &arguments)
         })
         .collect();
     let sequence = request.sequence.as_ref();
@@ -96,9 +116,40 @@ pub fn encode_error(error: &Error, retry_after_ms: u32, id: Option<&str>, exchan
 
 /// A Credit frame.
 pub fn encode_credit(requests: u32) -> Scatter {
+    credit(requests, 0)
+}
+
+/// The Credit that takes the place of a cancelled request's answer.
+pub fn encode_cancelled(exchange: u64) -> Scatter {
+    credit(1, exchange)
+}
+
+fn credit(requests: u32, exchange: u64) -> Scatter {
     let mut builder = Builder::with_capacity(128);
     let message = fb::Credit::create(&mut builder, &fb::CreditArgs { requests }).as_union_value();
-    finish(builder, fb::Message::Credit, message, 0, &Payloads::default())
+    finish(builder, fb::Message::Credit, message, exchange, &Payloads::default())
+}
+
+/// A `HandOver` frame. Its descriptor travels with its first byte.
+pub fn encode_hand_over(arena: u32, nbytes: u64, exchange: u64) -> Scatter {
+    let mut builder = Builder::with_capacity(128);
+    let arguments = fb::HandOverArgs { arena, nbytes };
+    let message = fb::HandOver::create(&mut builder, &arguments).as_union_value();
+    finish(builder, fb::Message::HandOver, message, exchange, &Payloads::default())
+}
+
+/// A Release frame.
+pub fn encode_release(arena: u32, exchange: u64) -> Scatter {
+    let mut builder = Builder::with_capacity(128);
+    let message = fb::Release::create(&mut builder, &fb::ReleaseArgs { arena }).as_union_value();
+    finish(builder, fb::Message::Release, message, exchange, &Payloads::default())
+}
+
+/// A Done frame.
+pub fn encode_done(exchange: u64) -> Scatter {
+    let mut builder = Builder::with_capacity(128);
+    let message = fb::Done::create(&mut builder, &fb::DoneArgs {}).as_union_value();
+    finish(builder, fb::Message::Done, message, exchange, &Payloads::default())
 }
 
 /// A Cancel frame.

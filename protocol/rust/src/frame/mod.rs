@@ -11,8 +11,9 @@ use kingpole_values::{ByteString, Datatype, Error, InferRequest, InferResponse, 
 
 pub use decode::decode;
 pub use encode::{
-    encode_cancel, encode_credit, encode_error, encode_metadata, encode_metadata_request, encode_ready,
-    encode_ready_request, encode_request, encode_response, encode_server_info, encode_server_info_request,
+    encode_cancel, encode_cancelled, encode_credit, encode_done, encode_error, encode_hand_over,
+    encode_metadata, encode_metadata_request, encode_ready, encode_ready_request, encode_release,
+    encode_request, encode_request_in_place, encode_response, encode_server_info, encode_server_info_request,
 };
 pub use layout::{ALIGNMENT, MAGIC, MAX_HEADER_BYTES, PRELUDE_BYTES};
 pub use reader::{FrameReader, peek_exchange};
@@ -38,6 +39,9 @@ pub enum Message {
         request: InferRequest,
         /// Where the inputs in shared memory are.
         shared: Vec<SharedTensor>,
+        /// Where outputs are wanted in shared memory, and how long they may be there. The index counts the
+        /// outputs asked for.
+        places: Vec<SharedTensor>,
     },
     /// One inference answered.
     Response {
@@ -67,6 +71,20 @@ pub enum Message {
     MetadataRequest(ModelName),
     /// The answer.
     Metadata(Metadata),
+    /// Gives the server an arena, whose descriptor came with the frame.
+    HandOver {
+        /// The client's number for it.
+        arena: u32,
+        /// Its size.
+        nbytes: u64,
+    },
+    /// Takes an arena back.
+    Release {
+        /// Its number.
+        arena: u32,
+    },
+    /// What was asked for is done.
+    Done,
     /// A message of a later version: answer it with `UNIMPLEMENTED`.
     Unknown(u8),
 }

@@ -31,6 +31,9 @@ fn messages() -> Vec<(Scatter, Message)> {
     };
     let mut messages = vec![
         (encode_credit(5), Message::Credit { requests: 5 }),
+        (encode_hand_over(3, 1 << 40, 9), Message::HandOver { arena: 3, nbytes: 1 << 40 }),
+        (encode_release(3, 9), Message::Release { arena: 3 }),
+        (encode_done(9), Message::Done),
         (encode_cancel(9), Message::Cancel),
         (encode_ready_request(&name, 9), Message::ReadyRequest(name.clone())),
         (encode_ready(true, 9), Message::Ready(true)),
@@ -47,7 +50,10 @@ fn messages() -> Vec<(Scatter, Message)> {
     }
     for tensor in sample::tensors() {
         let request = sample::request(tensor.clone());
-        messages.push((encode_request(&request, &[], 9), Message::Request { request, shared: vec![] }));
+        messages.push((
+            encode_request(&request, &[], 9),
+            Message::Request { request, shared: vec![], places: vec![] },
+        ));
         let mut response = sample::response(tensor);
         response.timing = Timing { queue_us: 1, execute_us: 2, batch_rows: 3, reason: "full" };
         messages.push((encode_response(&response, &[], 9), Message::Response { response, shared: vec![] }));
@@ -101,9 +107,12 @@ fn payloads_lie_at_multiples_of_64_and_are_views() {
 fn a_tensor_in_shared_memory_has_a_place_and_no_payload() {
     let request = sample::request(sample::tensor(Datatype::Int32, &[4]));
     let place = SharedTensor { index: 0, arena: 7, offset: 128, nbytes: 16 };
-    let bytes = encode_request(&request, &[place], 1).into_bytes();
-    let Message::Request { request, shared } = decode(bytes).unwrap().message else { panic!("a request") };
-    assert_eq!(shared, [place]);
+    let wanted = SharedTensor { index: 0, arena: 1, offset: u64::MAX, nbytes: 9 };
+    let bytes = encode_request_in_place(&request, &[place], &[wanted], 1).into_bytes();
+    let Message::Request { request, shared, places } = decode(bytes).unwrap().message else {
+        panic!("a request")
+    };
+    assert_eq!((shared, places), (vec![place], vec![wanted]));
     assert!(request.inputs[0].data.is_empty());
 }
 

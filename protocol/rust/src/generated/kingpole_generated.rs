@@ -430,10 +430,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Stage {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_MESSAGE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_MESSAGE: u8 = 11;
+pub const ENUM_MAX_MESSAGE: u8 = 14;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_MESSAGE: [Message; 12] = [
+pub const ENUM_VALUES_MESSAGE: [Message; 15] = [
   Message::NONE,
   Message::Request,
   Message::Response,
@@ -446,6 +446,9 @@ pub const ENUM_VALUES_MESSAGE: [Message; 12] = [
   Message::ServerInfo,
   Message::MetadataRequest,
   Message::Metadata,
+  Message::HandOver,
+  Message::Release,
+  Message::Done,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -465,9 +468,12 @@ impl Message {
   pub const ServerInfo: Self = Self(9);
   pub const MetadataRequest: Self = Self(10);
   pub const Metadata: Self = Self(11);
+  pub const HandOver: Self = Self(12);
+  pub const Release: Self = Self(13);
+  pub const Done: Self = Self(14);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 11;
+  pub const ENUM_MAX: u8 = 14;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Request,
@@ -481,6 +487,9 @@ impl Message {
     Self::ServerInfo,
     Self::MetadataRequest,
     Self::Metadata,
+    Self::HandOver,
+    Self::Release,
+    Self::Done,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -497,6 +506,9 @@ impl Message {
       Self::ServerInfo => Some("ServerInfo"),
       Self::MetadataRequest => Some("MetadataRequest"),
       Self::Metadata => Some("Metadata"),
+      Self::HandOver => Some("HandOver"),
+      Self::Release => Some("Release"),
+      Self::Done => Some("Done"),
       _ => None,
     }
   }
@@ -971,6 +983,10 @@ impl<'a> ::flatbuffers::Follow<'a> for RequestedOutput<'a> {
 impl<'a> RequestedOutput<'a> {
   pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
   pub const VT_PARAMETERS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_LOCATION: ::flatbuffers::VOffsetT = 8;
+  pub const VT_PAYLOAD: ::flatbuffers::VOffsetT = 10;
+  pub const VT_OFFSET: ::flatbuffers::VOffsetT = 12;
+  pub const VT_NBYTES: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -982,8 +998,12 @@ impl<'a> RequestedOutput<'a> {
     args: &'args RequestedOutputArgs<'args>
   ) -> ::flatbuffers::WIPOffset<RequestedOutput<'bldr>> {
     let mut builder = RequestedOutputBuilder::new(_fbb);
+    builder.add_nbytes(args.nbytes);
+    builder.add_offset(args.offset);
+    builder.add_payload(args.payload);
     if let Some(x) = args.parameters { builder.add_parameters(x); }
     if let Some(x) = args.name { builder.add_name(x); }
+    builder.add_location(args.location);
     builder.finish()
   }
 
@@ -1002,6 +1022,38 @@ impl<'a> RequestedOutput<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Parameter>>>>(RequestedOutput::VT_PARAMETERS, None)}
   }
+  /// Where it is wanted. SHARED: in an arena, if it fits in the range that follows; else in the response's frame.
+  #[inline]
+  pub fn location(&self) -> Location {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Location>(RequestedOutput::VT_LOCATION, Some(Location::INLINE)).unwrap()}
+  }
+  /// Number of an arena.
+  #[inline]
+  pub fn payload(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(RequestedOutput::VT_PAYLOAD, Some(0)).unwrap()}
+  }
+  /// First byte of the range, counted from the start of the arena.
+  #[inline]
+  pub fn offset(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RequestedOutput::VT_OFFSET, Some(0)).unwrap()}
+  }
+  /// Bytes of the range.
+  #[inline]
+  pub fn nbytes(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RequestedOutput::VT_NBYTES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RequestedOutput<'_> {
@@ -1012,6 +1064,10 @@ impl ::flatbuffers::Verifiable for RequestedOutput<'_> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Parameter>>>>("parameters", Self::VT_PARAMETERS, false)?
+     .visit_field::<Location>("location", Self::VT_LOCATION, false)?
+     .visit_field::<u32>("payload", Self::VT_PAYLOAD, false)?
+     .visit_field::<u64>("offset", Self::VT_OFFSET, false)?
+     .visit_field::<u64>("nbytes", Self::VT_NBYTES, false)?
      .finish();
     Ok(())
   }
@@ -1019,6 +1075,10 @@ impl ::flatbuffers::Verifiable for RequestedOutput<'_> {
 pub struct RequestedOutputArgs<'a> {
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub parameters: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Parameter<'a>>>>>,
+    pub location: Location,
+    pub payload: u32,
+    pub offset: u64,
+    pub nbytes: u64,
 }
 impl<'a> Default for RequestedOutputArgs<'a> {
   #[inline]
@@ -1026,6 +1086,10 @@ impl<'a> Default for RequestedOutputArgs<'a> {
     RequestedOutputArgs {
       name: None,
       parameters: None,
+      location: Location::INLINE,
+      payload: 0,
+      offset: 0,
+      nbytes: 0,
     }
   }
 }
@@ -1042,6 +1106,22 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RequestedOutputBuilder<'a, 'b
   #[inline]
   pub fn add_parameters(&mut self, parameters: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Parameter<'b >>>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RequestedOutput::VT_PARAMETERS, parameters);
+  }
+  #[inline]
+  pub fn add_location(&mut self, location: Location) {
+    self.fbb_.push_slot::<Location>(RequestedOutput::VT_LOCATION, location, Location::INLINE);
+  }
+  #[inline]
+  pub fn add_payload(&mut self, payload: u32) {
+    self.fbb_.push_slot::<u32>(RequestedOutput::VT_PAYLOAD, payload, 0);
+  }
+  #[inline]
+  pub fn add_offset(&mut self, offset: u64) {
+    self.fbb_.push_slot::<u64>(RequestedOutput::VT_OFFSET, offset, 0);
+  }
+  #[inline]
+  pub fn add_nbytes(&mut self, nbytes: u64) {
+    self.fbb_.push_slot::<u64>(RequestedOutput::VT_NBYTES, nbytes, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RequestedOutputBuilder<'a, 'b, A> {
@@ -1063,6 +1143,10 @@ impl ::core::fmt::Debug for RequestedOutput<'_> {
     let mut ds = f.debug_struct("RequestedOutput");
       ds.field("name", &self.name());
       ds.field("parameters", &self.parameters());
+      ds.field("location", &self.location());
+      ds.field("payload", &self.payload());
+      ds.field("offset", &self.offset());
+      ds.field("nbytes", &self.nbytes());
       ds.finish()
   }
 }
@@ -2838,6 +2922,298 @@ impl ::core::fmt::Debug for Metadata<'_> {
       ds.finish()
   }
 }
+pub enum HandOverOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// Streams over Unix sockets only: gives the server an arena, a sealed memfd whose descriptor came with the
+/// frame's first byte.
+pub struct HandOver<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for HandOver<'a> {
+  type Inner = HandOver<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> HandOver<'a> {
+  pub const VT_ARENA: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NBYTES: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    HandOver { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args HandOverArgs
+  ) -> ::flatbuffers::WIPOffset<HandOver<'bldr>> {
+    let mut builder = HandOverBuilder::new(_fbb);
+    builder.add_nbytes(args.nbytes);
+    builder.add_arena(args.arena);
+    builder.finish()
+  }
+
+
+  /// The number by which tensors name it, chosen by the client.
+  #[inline]
+  pub fn arena(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(HandOver::VT_ARENA, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn nbytes(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HandOver::VT_NBYTES, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for HandOver<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("arena", Self::VT_ARENA, false)?
+     .visit_field::<u64>("nbytes", Self::VT_NBYTES, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct HandOverArgs {
+    pub arena: u32,
+    pub nbytes: u64,
+}
+impl<'a> Default for HandOverArgs {
+  #[inline]
+  fn default() -> Self {
+    HandOverArgs {
+      arena: 0,
+      nbytes: 0,
+    }
+  }
+}
+
+pub struct HandOverBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HandOverBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_arena(&mut self, arena: u32) {
+    self.fbb_.push_slot::<u32>(HandOver::VT_ARENA, arena, 0);
+  }
+  #[inline]
+  pub fn add_nbytes(&mut self, nbytes: u64) {
+    self.fbb_.push_slot::<u64>(HandOver::VT_NBYTES, nbytes, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HandOverBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    HandOverBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<HandOver<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for HandOver<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("HandOver");
+      ds.field("arena", &self.arena());
+      ds.field("nbytes", &self.nbytes());
+      ds.finish()
+  }
+}
+pub enum ReleaseOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// Takes an arena back.
+pub struct Release<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Release<'a> {
+  type Inner = Release<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Release<'a> {
+  pub const VT_ARENA: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Release { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ReleaseArgs
+  ) -> ::flatbuffers::WIPOffset<Release<'bldr>> {
+    let mut builder = ReleaseBuilder::new(_fbb);
+    builder.add_arena(args.arena);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn arena(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Release::VT_ARENA, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Release<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("arena", Self::VT_ARENA, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ReleaseArgs {
+    pub arena: u32,
+}
+impl<'a> Default for ReleaseArgs {
+  #[inline]
+  fn default() -> Self {
+    ReleaseArgs {
+      arena: 0,
+    }
+  }
+}
+
+pub struct ReleaseBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReleaseBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_arena(&mut self, arena: u32) {
+    self.fbb_.push_slot::<u32>(Release::VT_ARENA, arena, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ReleaseBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ReleaseBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Release<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Release<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Release");
+      ds.field("arena", &self.arena());
+      ds.finish()
+  }
+}
+pub enum DoneOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// What was asked for is done.
+pub struct Done<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Done<'a> {
+  type Inner = Done<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Done<'a> {
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Done { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    _args: &'args DoneArgs
+  ) -> ::flatbuffers::WIPOffset<Done<'bldr>> {
+    let mut builder = DoneBuilder::new(_fbb);
+    builder.finish()
+  }
+
+}
+
+impl ::flatbuffers::Verifiable for Done<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct DoneArgs {
+}
+impl<'a> Default for DoneArgs {
+  #[inline]
+  fn default() -> Self {
+    DoneArgs {
+    }
+  }
+}
+
+pub struct DoneBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> DoneBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> DoneBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    DoneBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Done<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Done<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Done");
+      ds.finish()
+  }
+}
 pub enum HeaderOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -3072,6 +3448,51 @@ impl<'a> Header<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn message_as_hand_over(&self) -> Option<HandOver<'a>> {
+    if self.message_type() == Message::HandOver {
+      self.message().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { HandOver::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn message_as_release(&self) -> Option<Release<'a>> {
+    if self.message_type() == Message::Release {
+      self.message().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { Release::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn message_as_done(&self) -> Option<Done<'a>> {
+    if self.message_type() == Message::Done {
+      self.message().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { Done::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Header<'_> {
@@ -3093,6 +3514,9 @@ impl ::flatbuffers::Verifiable for Header<'_> {
           Message::ServerInfo => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ServerInfo>>("Message::ServerInfo", pos),
           Message::MetadataRequest => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<MetadataRequest>>("Message::MetadataRequest", pos),
           Message::Metadata => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Metadata>>("Message::Metadata", pos),
+          Message::HandOver => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<HandOver>>("Message::HandOver", pos),
+          Message::Release => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Release>>("Message::Release", pos),
+          Message::Done => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Done>>("Message::Done", pos),
           _ => Ok(()),
         }
      })?
@@ -3233,6 +3657,27 @@ impl ::core::fmt::Debug for Header<'_> {
         },
         Message::Metadata => {
           if let Some(x) = self.message_as_metadata() {
+            ds.field("message", &x)
+          } else {
+            ds.field("message", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        Message::HandOver => {
+          if let Some(x) = self.message_as_hand_over() {
+            ds.field("message", &x)
+          } else {
+            ds.field("message", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        Message::Release => {
+          if let Some(x) = self.message_as_release() {
+            ds.field("message", &x)
+          } else {
+            ds.field("message", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        Message::Done => {
+          if let Some(x) = self.message_as_done() {
             ds.field("message", &x)
           } else {
             ds.field("message", &"InvalidFlatbuffer: Union discriminant does not match value.")

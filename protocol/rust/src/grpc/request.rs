@@ -2,8 +2,7 @@
 
 use bytes::{Bytes, BytesMut};
 use kingpole_values::{
-    ByteString, Code, Datatype, Error, InferRequest, Parameter, Parameters, RequestedOutput, Result, Shape,
-    Tensor,
+    ByteString, Datatype, Error, InferRequest, Parameter, Parameters, RequestedOutput, Result, Shape, Tensor,
 };
 use smallvec::SmallVec;
 
@@ -12,6 +11,7 @@ use super::protobuf::{
     FIXED64, LENGTH, Reader, VARINT, malformed, put_bytes, put_string, put_tag, put_varint, varint_bytes,
     wrong_wire,
 };
+use crate::regions::{RegionRange, Regions, range_parameters, take_range};
 use crate::{MAX_PARAMETERS, MAX_TENSORS, Scatter, ScatterWriter};
 
 /// An inference asked for over gRPC, and how its tensors came.
@@ -19,6 +19,8 @@ use crate::{MAX_PARAMETERS, MAX_TENSORS, Scatter, ScatterWriter};
 pub struct GrpcInferRequest {
     /// The request.
     pub request: InferRequest,
+    /// Where tensors in shared memory are.
+    pub regions: Regions,
     /// Whether tensors came in typed `contents`: a mirroring server answers in the same way.
     pub used_contents: bool,
     /// Whether the end of a stream of responses is to be told by one without outputs.
@@ -29,12 +31,13 @@ pub struct GrpcInferRequest {
 ///
 /// # Errors
 /// `INVALID_ARGUMENT` for anything malformed; `RESOURCE_EXHAUSTED` for more tensors or parameters
-/// than a message may have; `UNIMPLEMENTED` for tensors in shared memory.
+/// than a message may have.
 #[allow(clippy::needless_pass_by_value)] // the request is a view of the body: this gives it away
 pub fn decode_infer_request(body: Bytes) -> Result<GrpcInferRequest> {
     let mut request = InferRequest::default();
     let mut inputs: SmallVec<[TensorParts<'_>; 4]> = SmallVec::new();
     let mut raw: SmallVec<[Bytes; 4]> = SmallVec::new();
+    let mut wanted = Vec::new();
     let mut reader = Reader::new(&body);
     while let Some((field, wire)) = reader.tag()? {
         match (field, wire) {
@@ -48,7 +51,9 @@ pub fn decode_infer_request(body: Bytes) -> Result<GrpcInferRequest> {
             }
             (6, LENGTH) => {
                 check_tensors(request.outputs.len(), "outputs")?;
-                request.outputs.push(read_requested_output(reader.nested()?)?);
+                let (output, range) = read_requested_output(reader.nested()?)?;
+                wanted.extend(range.map(|range| (request.outputs.len(), range)));
+                request.outputs.push(output);
             }
             (7, LENGTH) => {
                 check_tensors(raw.len(), "raw_input_contents")?;
@@ -60,17 +65,27 @@ pub fn decode_infer_request(body: Bytes) -> Result<GrpcInferRequest> {
     }
     crate::parameters::lift_reserved(&mut request)?;
     let empty_final_response = crate::parameters::take_empty_final_response(&mut request)?;
-    for input in &inputs {
-        if input.parameters.iter().any(|(name, _)| name.starts_with("shared_memory_")) {
-            return Err(Error::new(
-                Code::Unimplemented,
-                format!("tensor '{}': shared memory regions are not offered", input.name),
-            ));
+    let mut regions = Regions { inputs: Vec::new(), outputs: wanted };
+    for (index, input) in inputs.iter_mut().enumerate() {
+        if let Some(range) = take_range(&mut input.parameters, "input", &input.name)? {
+            if !input.contents.is_empty() {
+                return Err(Error::invalid(format!(
+                    "input '{}' is in shared memory and has contents",
+                    input.name
+                )));
+            }
+            regions.inputs.push((index, range));
+        }
+    }
+    if !regions.inputs.is_empty() && !raw.is_empty() {
+        // There is an entry for each input that is not in shared memory.
+        for (index, _) in &regions.inputs {
+            raw.insert((*index).min(raw.len()), Bytes::new());
         }
     }
     let used_contents = inputs.iter().any(|input| !input.contents.is_empty());
     request.inputs = join_tensors(inputs, raw, "raw_input_contents")?;
-    Ok(GrpcInferRequest { request, used_contents, empty_final_response })
+    Ok(GrpcInferRequest { request, regions, used_contents, empty_final_response })
 }
 
 /// Encode a `ModelInferRequest`, raw, or with typed contents where every input can be.
@@ -83,7 +98,7 @@ pub fn encode_infer_request(request: &InferRequest, use_contents: bool) -> Scatt
     write_parameters(&mut head, 4, &request.parameters);
     write_parameters(&mut head, 4, &crate::parameters::reserved(request));
     for input in &request.inputs {
-        write_tensor(&mut head, 5, input, use_contents);
+        write_tensor(&mut head, 5, input, use_contents, None);
     }
     for output in &request.outputs {
         let mut message = BytesMut::new();
@@ -111,7 +126,13 @@ pub(super) fn write_raw(writer: &mut ScatterWriter, field: u32, tensors: &[Tenso
     }
 }
 
-pub(super) fn write_tensor(buffer: &mut BytesMut, field: u32, tensor: &Tensor, use_contents: bool) {
+pub(super) fn write_tensor(
+    buffer: &mut BytesMut,
+    field: u32,
+    tensor: &Tensor,
+    use_contents: bool,
+    region: Option<&RegionRange>,
+) {
     let mut message = BytesMut::with_capacity(64);
     put_string(&mut message, 1, &tensor.name);
     put_string(&mut message, 2, tensor.datatype.name());
@@ -127,6 +148,9 @@ pub(super) fn write_tensor(buffer: &mut BytesMut, field: u32, tensor: &Tensor, u
             packed.push((value & 0x7f) as u8);
         }
         put_bytes(&mut message, 3, &packed);
+    }
+    if let Some(range) = region {
+        write_parameters(&mut message, 4, &range_parameters(range));
     }
     if use_contents {
         put_bytes(&mut message, 5, &write_contents(tensor.datatype, &tensor.data));
@@ -257,7 +281,7 @@ pub(super) fn join_tensors(
         .collect())
 }
 
-fn read_requested_output(mut reader: Reader<'_>) -> Result<RequestedOutput> {
+fn read_requested_output(mut reader: Reader<'_>) -> Result<(RequestedOutput, Option<RegionRange>)> {
     let mut output = RequestedOutput::default();
     while let Some((field, wire)) = reader.tag()? {
         match (field, wire) {
@@ -267,13 +291,8 @@ fn read_requested_output(mut reader: Reader<'_>) -> Result<RequestedOutput> {
             _ => reader.skip(wire)?,
         }
     }
-    if output.parameters.iter().any(|(name, _)| name.starts_with("shared_memory_")) {
-        return Err(Error::new(
-            Code::Unimplemented,
-            format!("output '{}': shared memory regions are not offered", output.name),
-        ));
-    }
-    Ok(output)
+    let range = take_range(&mut output.parameters, "output", &output.name)?;
+    Ok((output, range))
 }
 
 /// Read one entry of a parameter map; a name that comes again replaces the former value.

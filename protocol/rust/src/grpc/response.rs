@@ -10,7 +10,7 @@ use super::request::{
     TensorParts, check_tensors, join_tensors, raw_bytes, read_parameter, write_parameters, write_raw,
     write_tensor,
 };
-use crate::{Scatter, ScatterWriter};
+use crate::{RegionRange, Scatter, ScatterWriter};
 
 /// What stands before the `ModelInferResponse`.
 #[derive(Clone, Copy)]
@@ -23,17 +23,26 @@ struct Envelope {
 
 /// Encode a `ModelInferResponse`; with typed contents if `mirror_contents` and every output can be.
 pub fn encode_infer_response(response: &InferResponse, mirror_contents: bool) -> Scatter {
-    encode(response, mirror_contents, Envelope { prefix: false, stream: false })
+    encode(response, mirror_contents, Envelope { prefix: false, stream: false }, &[])
 }
 
-/// As [`encode_infer_response`], after the 5 bytes that stand before each gRPC message.
-pub fn encode_infer_response_message(response: &InferResponse, mirror_contents: bool) -> Scatter {
-    encode(response, mirror_contents, Envelope { prefix: true, stream: false })
+/// As [`encode_infer_response`], after the 5 bytes that stand before each gRPC message. `regions` says which
+/// outputs were written to shared memory, by position.
+pub fn encode_infer_response_message(
+    response: &InferResponse,
+    mirror_contents: bool,
+    regions: &[(usize, RegionRange)],
+) -> Scatter {
+    encode(response, mirror_contents, Envelope { prefix: true, stream: false }, regions)
 }
 
-/// A `ModelStreamInferResponse` holding the response, after the 5 bytes of a gRPC message.
-pub fn encode_stream_response_message(response: &InferResponse, mirror_contents: bool) -> Scatter {
-    encode(response, mirror_contents, Envelope { prefix: true, stream: true })
+/// A `ModelStreamInferResponse` holding the response, after the 5 bytes of a gRPC message. `regions` as above.
+pub fn encode_stream_response_message(
+    response: &InferResponse,
+    mirror_contents: bool,
+    regions: &[(usize, RegionRange)],
+) -> Scatter {
+    encode(response, mirror_contents, Envelope { prefix: true, stream: true }, regions)
 }
 
 /// A `ModelStreamInferResponse` holding an error, after the 5 bytes of a gRPC message.
@@ -58,16 +67,23 @@ fn grpc_length(length: usize) -> [u8; 4] {
     u32::try_from(length).unwrap_or(u32::MAX).to_be_bytes()
 }
 
-fn encode(response: &InferResponse, mirror_contents: bool, envelope: Envelope) -> Scatter {
-    let use_contents =
-        mirror_contents && response.outputs.iter().all(|output| field_of(output.datatype).is_some());
+fn encode(
+    response: &InferResponse,
+    mirror_contents: bool,
+    envelope: Envelope,
+    regions: &[(usize, RegionRange)],
+) -> Scatter {
+    let use_contents = mirror_contents
+        && regions.is_empty()
+        && response.outputs.iter().all(|output| field_of(output.datatype).is_some());
     let mut head = BytesMut::with_capacity(256);
     put_string(&mut head, 1, &response.model);
     put_string(&mut head, 2, &response.version);
     put_string(&mut head, 3, response.id.as_deref().unwrap_or_default());
     write_parameters(&mut head, 4, &response.parameters);
-    for output in &response.outputs {
-        write_tensor(&mut head, 5, output, use_contents);
+    for (index, output) in response.outputs.iter().enumerate() {
+        let region = regions.iter().find(|(position, _)| *position == index).map(|(_, range)| range);
+        write_tensor(&mut head, 5, output, use_contents, region);
     }
     let raw: &[Tensor] = if use_contents { &[] } else { &response.outputs };
     let nbytes = head.len() + raw_bytes(raw);

@@ -60,11 +60,11 @@ fn prost_reads_what_is_written() {
 fn a_message_has_grpcs_prefix_and_a_stream_its_envelope() {
     for tensor in sample::tensors() {
         let response = sample::response(tensor);
-        let message = encode_infer_response_message(&response, false).into_bytes();
+        let message = encode_infer_response_message(&response, false, &[]).into_bytes();
         assert_eq!(message[0], 0);
         assert_eq!(u32::from_be_bytes(message[1..5].try_into().unwrap()) as usize, message.len() - 5);
         assert_eq!(message[5..], encode_infer_response(&response, false).into_bytes());
-        let message = encode_stream_response_message(&response, false).into_bytes();
+        let message = encode_stream_response_message(&response, false, &[]).into_bytes();
         assert_eq!(u32::from_be_bytes(message[1..5].try_into().unwrap()) as usize, message.len() - 5);
         let streamed = proto::ModelStreamInferResponse::decode(message.slice(5..)).unwrap();
         assert_eq!(streamed.infer_response.unwrap().id, "id-1");
@@ -78,7 +78,7 @@ fn a_message_has_grpcs_prefix_and_a_stream_its_envelope() {
 fn a_big_tensor_is_never_copied() {
     let tensor = sample::tensor(Datatype::Fp32, &[100_000]);
     let at = tensor.data.as_ptr();
-    let scatter = encode_infer_response_message(&sample::response(tensor.clone()), false);
+    let scatter = encode_infer_response_message(&sample::response(tensor.clone()), false, &[]);
     assert_eq!(scatter.chunks().len(), 2);
     assert_eq!(scatter.chunks()[1].as_ptr(), at);
     let body = encode_infer_request(&sample::request(tensor), false).into_bytes();
@@ -147,6 +147,48 @@ fn a_reserved_parameter_must_be_a_number() {
     let body = ModelInferRequest { parameters, ..ModelInferRequest::default() }.encode_to_vec();
     let error = decode_infer_request(body.into()).unwrap_err();
     assert_eq!(error.message, "parameter 'timeout' must be an integer of at least 0, got a string");
+}
+
+#[test]
+fn tensors_in_regions_have_no_entry_among_the_raw_contents() {
+    use super::proto::model_infer_request::{InferInputTensor, InferRequestedOutputTensor};
+    let parameter = |choice| InferParameter { parameter_choice: Some(choice) };
+    let range = || {
+        [
+            ("shared_memory_region".to_owned(), parameter(ParameterChoice::StringParam("r".into()))),
+            ("shared_memory_byte_size".to_owned(), parameter(ParameterChoice::Int64Param(4))),
+        ]
+        .into()
+    };
+    let input = |name: &str, parameters| InferInputTensor {
+        name: name.into(),
+        datatype: "FP32".into(),
+        shape: vec![1],
+        parameters,
+        ..InferInputTensor::default()
+    };
+    let output = InferRequestedOutputTensor { name: "y".into(), parameters: range() };
+    let message = ModelInferRequest {
+        inputs: vec![input("a", range()), input("b", [].into())],
+        outputs: vec![output],
+        raw_input_contents: vec![Bytes::from_static(b"1234")],
+        ..ModelInferRequest::default()
+    };
+    let decoded = decode_infer_request(message.encode_to_vec().into()).unwrap();
+    let range = crate::RegionRange { region: "r".into(), offset: 0, nbytes: 4 };
+    assert_eq!(decoded.regions.inputs, [(0, range.clone())]);
+    assert_eq!(decoded.regions.outputs, [(0, range.clone())]);
+    assert_eq!(decoded.request.inputs[0].data, b""[..]);
+    assert_eq!(decoded.request.inputs[1].data, b"1234"[..]);
+    // The answer says where the output is, in the same words.
+    let response = sample::response(kingpole_values::Tensor {
+        data: Bytes::new(),
+        ..sample::tensor(Datatype::Fp32, &[1])
+    });
+    let encoded = encode_infer_response_message(&response, true, &[(0, range)]).into_bytes().slice(5..);
+    let said = proto::ModelInferResponse::decode(encoded).unwrap();
+    assert_eq!(said.raw_output_contents, [Bytes::new()]);
+    assert_eq!(said.outputs[0].parameters.len(), 2);
 }
 
 #[test]

@@ -14,10 +14,12 @@ pub(crate) mod write;
 use bytes::Bytes;
 use kingpole_values::{ByteString, Error, InferRequest};
 
-use crate::Scatter;
+use crate::{Regions, Scatter};
 pub use generate::{GenerateModel, decode_generate_request, encode_generate_response};
 pub use request::{decode_infer_request, raw_request};
-pub use response::{decode_infer_response, encode_infer_request, encode_infer_response};
+pub use response::{
+    decode_infer_response, encode_infer_request, encode_infer_response, encode_infer_response_in_regions,
+};
 
 /// The header that says how many bytes of the body are JSON.
 pub const HEADER_LENGTH: &str = "inference-header-content-length";
@@ -29,6 +31,8 @@ pub struct RestInferRequest {
     pub request: InferRequest,
     /// How the outputs should travel.
     pub reply: RestReply,
+    /// Where tensors in shared memory are.
+    pub regions: Regions,
     /// The body was one tensor's bytes and nothing else: its name, datatype and shape come from the
     /// model's specification.
     pub raw: bool,

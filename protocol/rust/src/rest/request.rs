@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 use kingpole_values::{
-    ByteString, Code, Datatype, Error, InferRequest, Parameter, Parameters, RequestedOutput, Result, Shape,
-    Tensor,
+    ByteString, Datatype, Error, InferRequest, Parameter, Parameters, RequestedOutput, Result, Shape, Tensor,
 };
 
 use super::schema::{RequestJson, TensorJson, parameters, text};
 use super::{RestInferRequest, RestReply, elements, schema, single_pass};
+use crate::regions::{RegionRange, Regions, take_range};
 
 /// Decode a request's body. Binary tensors and strings without escapes are views of `body`.
 ///
@@ -15,8 +15,7 @@ use super::{RestInferRequest, RestReply, elements, schema, single_pass};
 /// is JSON, `Some(0)` when the body is one tensor's bytes.
 ///
 /// # Errors
-/// `INVALID_ARGUMENT` for anything malformed, naming the tensor; `UNIMPLEMENTED` for tensors in
-/// shared memory.
+/// `INVALID_ARGUMENT` for anything malformed, naming the tensor.
 pub fn decode_infer_request(body: Bytes, header_length: Option<usize>) -> Result<RestInferRequest> {
     if header_length == Some(0) {
         return Ok(raw_request(body));
@@ -34,7 +33,8 @@ pub fn decode_infer_request(body: Bytes, header_length: Option<usize>) -> Result
         parameters: parameters(&json, fields.parameters)?,
         ..InferRequest::default()
     };
-    request.inputs = read_tensors(inputs.0, &json, &mut binary, "input")?;
+    let mut regions = Regions::default();
+    request.inputs = read_tensors(inputs.0, &json, &mut binary, "input", &mut regions.inputs)?;
     let mut reply = RestReply {
         binary_default: take_flag(&mut request.parameters, "binary_data_output", "the request")?
             .unwrap_or(false),
@@ -46,14 +46,16 @@ pub fn decode_infer_request(body: Bytes, header_length: Option<usize>) -> Result
         };
         let name = text(&json, name.0)?;
         let mut parameters = parameters(&json, output.parameters)?;
-        refuse_shared_memory(&parameters, "output", &name)?;
+        if let Some(range) = take_range(&mut parameters, "output", &name)? {
+            regions.outputs.push((index, range));
+        }
         reply.outputs.push((name.clone(), take_flag(&mut parameters, "binary_data", &name)?));
         request.outputs.push(RequestedOutput { name, parameters });
     }
     crate::parameters::lift_reserved(&mut request)?;
     // Over HTTP the end is the end of the body.
     crate::parameters::take_empty_final_response(&mut request)?;
-    Ok(RestInferRequest { request, reply, raw: false })
+    Ok(RestInferRequest { request, reply, regions, raw: false })
 }
 
 /// A request whose body is one tensor's bytes: one unnamed input, all outputs binary.
@@ -69,6 +71,7 @@ pub fn raw_request(body: Bytes) -> RestInferRequest {
     RestInferRequest {
         request: InferRequest { inputs: vec![input], ..InferRequest::default() },
         reply: RestReply { binary_default: true, outputs: Vec::new() },
+        regions: Regions::default(),
         raw: true,
     }
 }
@@ -86,12 +89,14 @@ pub(super) fn split(mut body: Bytes, header_length: Option<usize>) -> Result<(By
     Ok((json, body))
 }
 
-/// Read tensors; the binary ones one after another from `binary`, which they must use up.
+/// Read tensors; the binary ones one after another from `binary`, which they must use up. Those in shared
+/// memory are told in `regions`.
 pub(super) fn read_tensors(
     tensors: Vec<TensorJson<'_>>,
     json: &Bytes,
     binary: &mut Bytes,
     kind: &str,
+    regions: &mut Vec<(usize, RegionRange)>,
 ) -> Result<Vec<Tensor>> {
     let mut read = Vec::with_capacity(tensors.len());
     for (index, tensor) in tensors.into_iter().enumerate() {
@@ -110,9 +115,18 @@ pub(super) fn read_tensors(
         };
         let shape = Shape::new(&shape.0);
         let mut parameters = parameters(json, tensor.parameters)?;
-        refuse_shared_memory(&parameters, kind, &name)?;
+        let range = take_range(&mut parameters, kind, &name)?;
         let in_text = tensor.data.is_some() || tensor.elements.is_some();
         let data = match take_size(&mut parameters, &name)? {
+            size if range.is_some() => {
+                if size.is_some() || in_text {
+                    return Err(Error::invalid(format!(
+                        "{kind} '{name}' is in shared memory and has 'data' or 'binary_data_size' as well"
+                    )));
+                }
+                regions.extend(range.map(|range| (index, range)));
+                Bytes::new()
+            }
             Some(_) if in_text => {
                 return Err(Error::invalid(format!(
                     "{kind} '{name}' has both 'data' and 'binary_data_size'"
@@ -174,14 +188,4 @@ fn take_size(parameters: &mut Parameters, tensor: &str) -> Result<Option<usize>>
     size.map(Some).ok_or_else(|| {
         Error::invalid(format!("tensor '{tensor}': binary_data_size must be an integer of at least 0"))
     })
-}
-
-fn refuse_shared_memory(parameters: &Parameters, kind: &str, name: &str) -> Result<()> {
-    if parameters.iter().any(|(parameter, _)| parameter.starts_with("shared_memory_")) {
-        return Err(Error::new(
-            Code::Unimplemented,
-            format!("{kind} '{name}': shared memory regions are not offered"),
-        ));
-    }
-    Ok(())
 }

@@ -5,8 +5,9 @@ use kingpole_values::{InferRequest, InferResponse, Parameter, Result, Tensor};
 
 use super::request::{read_tensors, split};
 use super::schema::{ResponseJson, Text, parameters, text};
+use super::write::Travel;
 use super::{RestBody, RestReply, schema, write};
-use crate::ScatterWriter;
+use crate::{RegionRange, ScatterWriter};
 
 /// Encode a response as its request wanted it.
 ///
@@ -14,6 +15,15 @@ use crate::ScatterWriter;
 /// `INVALID_ARGUMENT` when JSON was asked for and cannot hold an output (not a finite number, not
 /// UTF-8); the text says what to ask for instead.
 pub fn encode_infer_response(response: &InferResponse, reply: &RestReply) -> Result<RestBody> {
+    encode_infer_response_in_regions(response, reply, &[])
+}
+
+/// The same; `regions` says which outputs were written to shared memory, by position.
+pub fn encode_infer_response_in_regions(
+    response: &InferResponse,
+    reply: &RestReply,
+    regions: &[(usize, RegionRange)],
+) -> Result<RestBody> {
     let mut json = BytesMut::with_capacity(256);
     json.put_u8(b'{');
     if let Some(id) = &response.id {
@@ -27,7 +37,13 @@ pub fn encode_infer_response(response: &InferResponse, reply: &RestReply) -> Res
     write::parameters(&mut json, &response.parameters)?;
     write::key(&mut json, "outputs");
     let mut binary = Vec::new();
-    tensors(&mut json, &response.outputs, &mut binary, |index, output| reply.is_binary(index, &output.name))?;
+    tensors(&mut json, &response.outputs, &mut binary, |index, output| {
+        match regions.iter().find(|(position, _)| *position == index) {
+            Some((_, range)) => Travel::Region(range),
+            None if reply.is_binary(index, &output.name) => Travel::Binary,
+            None => Travel::Json,
+        }
+    })?;
     json.put_u8(b'}');
     Ok(join(json, &binary))
 }
@@ -50,7 +66,8 @@ pub fn encode_infer_request(request: &InferRequest, use_binary: bool) -> Result<
     write::parameters(&mut json, &parameters)?;
     write::key(&mut json, "inputs");
     let mut binary = Vec::new();
-    tensors(&mut json, &request.inputs, &mut binary, |_, _| use_binary)?;
+    let travel = if use_binary { Travel::Binary } else { Travel::Json };
+    tensors(&mut json, &request.inputs, &mut binary, |_, _| travel)?;
     if !request.outputs.is_empty() {
         write::key(&mut json, "outputs");
         json.put_u8(b'[');
@@ -81,26 +98,32 @@ pub fn decode_infer_response(body: Bytes, header_length: Option<usize>) -> Resul
         model: name(fields.model_name)?.unwrap_or_default(),
         version: name(fields.model_version)?.unwrap_or_default(),
         id: name(fields.id)?,
-        outputs: read_tensors(fields.outputs.unwrap_or_default().0, &json, &mut binary, "output")?,
+        outputs: read_tensors(
+            fields.outputs.unwrap_or_default().0,
+            &json,
+            &mut binary,
+            "output",
+            &mut Vec::new(),
+        )?,
         parameters: parameters(&json, fields.parameters)?,
         ..InferResponse::default()
     })
 }
 
-fn tensors(
+fn tensors<'a>(
     json: &mut BytesMut,
     tensors: &[Tensor],
     binary: &mut Vec<Bytes>,
-    is_binary: impl Fn(usize, &Tensor) -> bool,
+    travel: impl Fn(usize, &Tensor) -> Travel<'a>,
 ) -> Result<()> {
     json.put_u8(b'[');
     for (index, tensor) in tensors.iter().enumerate() {
         if index > 0 {
             json.put_u8(b',');
         }
-        let is_binary = is_binary(index, tensor);
-        write::tensor(json, tensor, is_binary)?;
-        if is_binary {
+        let travel = travel(index, tensor);
+        write::tensor(json, tensor, travel)?;
+        if matches!(travel, Travel::Binary) {
             binary.push(tensor.data.clone());
         }
     }

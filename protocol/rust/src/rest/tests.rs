@@ -219,6 +219,32 @@ fn what_json_cannot_hold_names_the_way_out() {
 }
 
 #[test]
+fn tensors_in_regions_take_nothing_of_the_body() {
+    let shared = r#""shared_memory_region":"r","shared_memory_byte_size":4,"shared_memory_offset":8"#;
+    let body = format!(
+        r#"{{"inputs":[{{"name":"a","datatype":"FP32","shape":[1],"parameters":{{{shared}}}}},
+            {{"name":"b","datatype":"FP32","shape":[1],"parameters":{{"binary_data_size":4}}}}],
+            "outputs":[{{"name":"z"}},{{"name":"y","parameters":{{{shared}}}}}]}}"#
+    );
+    let decoded = decode_infer_request(format!("{body}1234").into(), Some(body.len())).unwrap();
+    let range = crate::RegionRange { region: "r".into(), offset: 8, nbytes: 4 };
+    assert_eq!(decoded.regions.inputs, [(0, range.clone())]);
+    assert_eq!(decoded.regions.outputs, [(1, range.clone())]);
+    assert_eq!(decoded.request.inputs[1].data, b"1234"[..]);
+    let both = body.replacen("\"parameters\"", "\"data\":[1],\"parameters\"", 1);
+    let error = decode_infer_request(both.clone().into(), Some(both.len())).unwrap_err();
+    assert!(error.message.contains("shared memory and has 'data'"), "{error}");
+    let response = sample::response(sample::tensor(Datatype::Fp32, &[1]));
+    let written = encode_infer_response_in_regions(&response, &RestReply::default(), &[(0, range)]).unwrap();
+    let said: serde_json::Value = serde_json::from_slice(&written.body.into_bytes()).unwrap();
+    assert_eq!(
+        said["outputs"][0]["parameters"],
+        serde_json::json!({"shared_memory_region": "r", "shared_memory_byte_size": 4, "shared_memory_offset": 8})
+    );
+    assert!(said["outputs"][0].get("data").is_none());
+}
+
+#[test]
 fn an_error_is_one_json_object() {
     let body = encode_error(&Error::invalid("a \"quote\"\n\u{1}"));
     assert_eq!(body, r#"{"error":"a \"quote\"\n\u0001"}"#);

@@ -5,6 +5,7 @@ use half::{bf16, f16};
 use kingpole_values::{Datatype, Error, Parameter, Parameters, Result, Tensor, split_byte_strings};
 
 use super::half_precision;
+use crate::regions::{RegionRange, range_parameters};
 
 /// A JSON string.
 pub(crate) fn string(out: &mut BytesMut, text: &str) {
@@ -44,8 +45,19 @@ pub(crate) fn key(out: &mut BytesMut, name: &str) {
     out.put_u8(b':');
 }
 
-/// A tensor object: its elements as JSON, or their number of bytes if they travel after it.
-pub(super) fn tensor(out: &mut BytesMut, tensor: &Tensor, binary: bool) -> Result<()> {
+/// How a tensor's elements travel.
+#[derive(Clone, Copy)]
+pub(super) enum Travel<'a> {
+    /// In its object.
+    Json,
+    /// After the JSON.
+    Binary,
+    /// In shared memory.
+    Region(&'a RegionRange),
+}
+
+/// A tensor object: its elements as JSON, or where else they are.
+pub(super) fn tensor(out: &mut BytesMut, tensor: &Tensor, travel: Travel<'_>) -> Result<()> {
     out.put_u8(b'{');
     key(out, "name");
     string(out, &tensor.name);
@@ -56,14 +68,18 @@ pub(super) fn tensor(out: &mut BytesMut, tensor: &Tensor, binary: bool) -> Resul
         out.put_slice(itoa::Buffer::new().format(dimension).as_bytes());
         Ok(())
     })?;
-    if binary {
-        key(out, "parameters");
-        out.put_slice(b"{\"binary_data_size\":");
-        out.put_slice(itoa::Buffer::new().format(tensor.data.len()).as_bytes());
-        out.put_u8(b'}');
-    } else {
-        key(out, "data");
-        elements(out, tensor)?;
+    match travel {
+        Travel::Json => {
+            key(out, "data");
+            elements(out, tensor)?;
+        }
+        Travel::Binary => {
+            key(out, "parameters");
+            out.put_slice(b"{\"binary_data_size\":");
+            out.put_slice(itoa::Buffer::new().format(tensor.data.len()).as_bytes());
+            out.put_u8(b'}');
+        }
+        Travel::Region(range) => parameters(out, &range_parameters(range))?,
     }
     out.put_u8(b'}');
     Ok(())

@@ -20,6 +20,8 @@ pub enum Code {
     DeadlineExceeded = 4,
     /// No such model or version.
     NotFound = 5,
+    /// Something of this name is there already.
+    AlreadyExists = 6,
     /// The caller is known but may not do this.
     PermissionDenied = 7,
     /// Refused before being queued (or a size limit): safe to retry later.
@@ -38,11 +40,12 @@ pub enum Code {
 
 impl Code {
     /// Every code, in ascending numeric order.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Cancelled,
         Self::InvalidArgument,
         Self::DeadlineExceeded,
         Self::NotFound,
+        Self::AlreadyExists,
         Self::PermissionDenied,
         Self::ResourceExhausted,
         Self::FailedPrecondition,
@@ -59,6 +62,7 @@ impl Code {
             Self::InvalidArgument => "INVALID_ARGUMENT",
             Self::DeadlineExceeded => "DEADLINE_EXCEEDED",
             Self::NotFound => "NOT_FOUND",
+            Self::AlreadyExists => "ALREADY_EXISTS",
             Self::PermissionDenied => "PERMISSION_DENIED",
             Self::ResourceExhausted => "RESOURCE_EXHAUSTED",
             Self::FailedPrecondition => "FAILED_PRECONDITION",

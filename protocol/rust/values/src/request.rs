@@ -46,6 +46,9 @@ pub struct InferRequest {
     pub priority: u32,
     /// Where it stands in a sequence of requests, if it is part of one.
     pub sequence: Option<Sequence>,
+    /// Inputs are in memory that others may write to at any time. They may be copied; whoever computes with
+    /// them must do so with a copy.
+    pub inputs_may_change: bool,
 }
 
 /// What ties the requests of a sequence together.

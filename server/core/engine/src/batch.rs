@@ -171,7 +171,8 @@ const ALIGNMENT_BYTES: usize = 64;
 
 /// Join the inputs of a batch for execution on this thread.
 ///
-/// A single request whose bytes happen to be aligned is passed as it is.
+/// A single request whose bytes happen to be aligned is passed as it is, unless they may change: frameworks
+/// check an index and then follow it, or sort, and trust that what they read stays the same.
 pub(crate) fn join_inline(requests: &[Pending]) -> Vec<Tensor> {
     let head = &requests[0];
     let rows: u32 = requests.iter().map(|request| request.rows).sum();
@@ -179,7 +180,12 @@ pub(crate) fn join_inline(requests: &[Pending]) -> Vec<Tensor> {
         .filter_map(|index| {
             let first = head.inputs[index].as_ref()?;
             let data = match requests {
-                [_] if first.data.as_ptr().addr().is_multiple_of(ALIGNMENT_BYTES) => first.data.clone(),
+                [only]
+                    if first.data.as_ptr().addr().is_multiple_of(ALIGNMENT_BYTES)
+                        && !only.inputs_may_change =>
+                {
+                    first.data.clone()
+                }
                 _ => join_pieces(requests, index),
             };
             let shape = joined_shape(&head.model.spec, first, rows);

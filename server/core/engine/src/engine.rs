@@ -357,6 +357,7 @@ impl Engine {
             outputs: validated.outputs,
             rows: validated.rows,
             bytes: validated.bytes + parameter_bytes(&request.parameters),
+            inputs_may_change: request.inputs_may_change,
             id: request.id,
             parameters: request.parameters,
             enqueued_us,

@@ -96,6 +96,8 @@ pub(crate) struct Pending {
     pub outputs: SmallVec<[u16; 4]>,
     pub rows: u32,
     pub bytes: usize,
+    /// Inputs lie in memory that others may write to: what runs with them takes a copy.
+    pub inputs_may_change: bool,
     pub id: Option<ByteString>,
     pub parameters: Parameters,
     pub enqueued_us: u64,

@@ -19,17 +19,21 @@ const WAITING_BYTES: usize = 4 * 1024;
 /// A growing charge is taken in steps of this, so that the counter is touched seldom.
 const STEP_BYTES: usize = 64 * 1024;
 
+/// Mappings of clients' memory at once. A process has 65,530 of them for everything (Linux, `vm.max_map_count`).
+const MAX_MAPPINGS: usize = 4096;
+
 /// The bytes that may be held at once by everything that shares this, and those that are.
 #[derive(Debug)]
 pub struct MemoryBudget {
     limit_bytes: usize,
     used_bytes: AtomicUsize,
+    mappings: AtomicUsize,
 }
 
 impl MemoryBudget {
     /// A budget of this many bytes.
     pub fn new(limit_bytes: usize) -> Arc<Self> {
-        Arc::new(Self { limit_bytes, used_bytes: AtomicUsize::new(0) })
+        Arc::new(Self { limit_bytes, used_bytes: AtomicUsize::new(0), mappings: AtomicUsize::new(0) })
     }
 
     /// The most that may be held at once.
@@ -71,6 +75,15 @@ impl Account {
         Charge { account: Arc::clone(self), charged: 0 }
     }
 
+    /// The right to one more mapping of a client's memory.
+    pub(crate) fn take_mapping(self: &Arc<Self>) -> Result<MappingSlot> {
+        let slot = MappingSlot(Arc::clone(self));
+        if self.0.mappings.fetch_add(1, Relaxed) < MAX_MAPPINGS {
+            return Ok(slot);
+        }
+        Err(Error::exhausted(format!("{MAX_MAPPINGS} arenas of shared memory are mapped already")))
+    }
+
     /// Charge an answer for as long as it is not written. Where there is no room it is given up.
     pub(crate) fn hold_answer(self: &Arc<Self>, pieces: &mut [Bytes]) -> Result<()> {
         let nbytes: usize = pieces.iter().map(Bytes::len).sum();
@@ -80,6 +93,16 @@ impl Account {
         // Pieces are written in order: when the last is let go of, all are.
         *last = charge.hold(std::mem::take(last));
         Ok(())
+    }
+}
+
+/// One mapping of a client's memory, for as long as this lives.
+#[derive(Debug)]
+pub(crate) struct MappingSlot(Arc<Account>);
+
+impl Drop for MappingSlot {
+    fn drop(&mut self) {
+        self.0.0.mappings.fetch_sub(1, Relaxed);
     }
 }
 

@@ -61,6 +61,15 @@ fn wanted(outputs: &[RequestedOutput], specification: &ModelSpec) -> Result<Vec<
     Ok(wanted)
 }
 
+/// Refuse classes of an output that goes to a region of shared memory.
+pub(crate) fn refuse_in_region(output: &RequestedOutput) -> Result<()> {
+    let name = &output.name;
+    match count(&output.parameters, name)? {
+        None => Ok(()),
+        Some(_) => Err(Error::invalid(format!("output '{name}': classes cannot be put into shared memory"))),
+    }
+}
+
 /// How many classes are asked for; 0 asks for the output as it is.
 fn count(parameters: &Parameters, output: &str) -> Result<Option<usize>> {
     let find = |name: &str| parameters.iter().find(|(other, _)| other == name).map(|(_, value)| value);
@@ -75,9 +84,6 @@ fn count(parameters: &Parameters, output: &str) -> Result<Option<usize>> {
             "output '{output}': parameter '{PARAMETER}' must be an integer of at least 0, the number of classes"
         ))
     })?;
-    if parameters.iter().any(|(name, _)| name.starts_with("shared_memory_")) {
-        return Err(Error::invalid(format!("output '{output}': classes cannot be put into shared memory")));
-    }
     Ok(Some(count))
 }
 
@@ -177,17 +183,23 @@ mod tests {
 
     #[test]
     fn what_cannot_be_classified_is_refused_before_it_runs() {
-        let mut shared = asked(Parameter::Int64(1));
-        shared.push(("shared_memory_region".into(), Parameter::String("r".into())));
         for (datatype, parameters, words) in [
             (Datatype::Bytes, asked(Parameter::Int64(1)), "its datatype is BYTES"),
             (Datatype::Fp32, asked(Parameter::Int64(-1)), "'classification' must be an integer"),
             (Datatype::Fp32, asked(Parameter::String("3".into())), "'classification' must be an integer"),
-            (Datatype::Fp32, shared, "shared memory"),
         ] {
             let error = ask("y", datatype, parameters).unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument);
             assert!(error.message.contains(words) && error.message.contains("'y'"), "{error}");
         }
+    }
+
+    #[test]
+    fn classes_do_not_go_to_a_region() {
+        let output = |count| RequestedOutput { name: "y".into(), parameters: asked(Parameter::Int64(count)) };
+        let error = refuse_in_region(&output(1)).unwrap_err();
+        assert_eq!(error.code, Code::InvalidArgument);
+        assert_eq!(error.message, "output 'y': classes cannot be put into shared memory");
+        assert_eq!(refuse_in_region(&output(0)), Ok(()));
     }
 }

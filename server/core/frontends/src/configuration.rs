@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::{HeaderPattern, MemoryBudget};
+use crate::{HeaderPattern, MemoryBudget, SystemRegions};
 
 /// What `ModelStreamInfer` answers with: servers differ, and share the method's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +76,8 @@ pub struct FrontendConfiguration {
     pub tls: Option<Arc<ServerConfig>>,
     /// Answer gRPC requests that came as typed `contents` in the same way, not as raw bytes.
     pub mirror_contents: bool,
+    /// Named regions of shared memory that clients may register; `None`: they are not offered.
+    pub client_shared_memory: Option<Arc<SystemRegions>>,
     /// What `ModelStreamInfer` answers with where the call does not say.
     pub stream_dialect: StreamDialect,
     /// Headers of HTTP requests that become parameters.
@@ -97,6 +99,7 @@ impl Default for FrontendConfiguration {
             ping_interval: Duration::from_mins(1),
             tls: None,
             mirror_contents: true,
+            client_shared_memory: None,
             stream_dialect: StreamDialect::Triton,
             http_headers: None,
             grpc_headers: None,

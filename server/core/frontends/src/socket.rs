@@ -15,11 +15,12 @@ use tokio_rustls::server::TlsStream;
 
 use crate::connection::Shared;
 use crate::listen::AcceptedStream;
+use crate::unix::{Descriptors, UnixSocket};
 
 /// A transport. One enum instead of a type parameter, so that the protocols are compiled once.
 pub(crate) enum Transport {
     Tcp(TcpStream),
-    Unix(UnixStream),
+    Unix(UnixSocket),
     Tls(Box<TlsStream<Socket>>),
 }
 
@@ -63,7 +64,7 @@ impl Socket {
     pub(crate) fn open(stream: AcceptedStream, write_timeout: Duration) -> io::Result<Self> {
         let transport = match stream {
             AcceptedStream::Tcp(tcp) => Transport::Tcp(TcpStream::from_std(tcp)?),
-            AcceptedStream::Unix(unix) => Transport::Unix(UnixStream::from_std(unix)?),
+            AcceptedStream::Unix(unix) => Transport::Unix(UnixSocket::new(UnixStream::from_std(unix)?)),
         };
         Ok(Self::new(transport, write_timeout))
     }
@@ -91,6 +92,14 @@ impl Socket {
         let timeout = self.write_timeout;
         let stalled = self.stalled.get_or_insert_with(|| Box::pin(tokio::time::sleep(timeout)));
         stalled.as_mut().poll(cx).map(|()| Err(io::ErrorKind::TimedOut.into()))
+    }
+
+    /// Where file descriptors that come on it are kept; `None` for what is no Unix socket.
+    pub(crate) fn descriptors(&self) -> Option<Descriptors> {
+        match &self.transport {
+            Transport::Unix(unix) => Some(unix.descriptors()),
+            Transport::Tcp(_) | Transport::Tls(_) => None,
+        }
     }
 
     /// What was read ahead so far; reading the socket gives these bytes again.

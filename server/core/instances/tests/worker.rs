@@ -123,7 +123,7 @@ async fn hostile_outputs_fail_their_batch_only() {
         ("misaligned", "not a multiple of 64"),
         ("strings", "only 4 are left"),
         ("unsealed", "not sealed"),
-        ("file", "not a memfd"),
+        ("file", "not that of a memfd"),
         ("unknown", "arena 77 is unknown"),
         ("foreign", "not the batch's"),
     ];

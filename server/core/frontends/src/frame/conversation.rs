@@ -11,7 +11,8 @@ use kingpole_values::{ByteString, Code, Error, InferRequest, InferResponse, Para
 use kingpole_wire::Scatter;
 use kingpole_wire::frame::{self, Frame, Message, Metadata, ModelName, ServerInfo, TensorSpec};
 
-use super::{encode_error, refuse_shared};
+use super::arenas::{self, Arenas, Place};
+use super::{encode_error, no_shared_memory};
 use crate::budget::Account;
 use crate::classification;
 use crate::connection::Shared;
@@ -54,11 +55,13 @@ pub(crate) struct Conversation {
     answers: Outlet<Outgoing>,
     /// `None` for those that the client has cancelled.
     in_flight: HashMap<u64, Option<Want>>,
+    /// Where the stream can carry shared memory.
+    arenas: Option<Arenas>,
 }
 
 impl Conversation {
-    pub(crate) fn new(shared: Rc<Shared>, answers: Outlet<Outgoing>) -> Self {
-        Self { shared, answers, in_flight: HashMap::new() }
+    pub(crate) fn new(shared: Rc<Shared>, answers: Outlet<Outgoing>, arenas: Option<Arenas>) -> Self {
+        Self { shared, answers, in_flight: HashMap::new(), arenas }
     }
 
     /// Inference requests whose last answer was not yet given to `finish`.
@@ -74,7 +77,7 @@ impl Conversation {
             return wanted.then_some(answer.frame);
         }
         let cancelled = self.in_flight.remove(&answer.exchange).is_some_and(|want| want.is_none());
-        Some(if cancelled { frame::encode_credit(1) } else { answer.frame })
+        Some(if cancelled { frame::encode_cancelled(answer.exchange) } else { answer.frame })
     }
 
     /// Take a frame. Answers that are known at once are returned, others come through the channel.
@@ -87,10 +90,15 @@ impl Conversation {
         let exchange = frame.exchange;
         let engine = &self.shared.engine;
         let answered = match frame.message {
-            Message::Request { mut request, shared } => {
+            Message::Request { mut request, shared, places } => {
                 forward::add(forwarded, &mut request.parameters);
                 let id = request.id.clone();
-                return match refuse_shared(&shared).and_then(|()| self.infer(request, timeout_us, exchange)) {
+                let filled = match &self.arenas {
+                    _ if shared.is_empty() && places.is_empty() => Ok(Vec::new()),
+                    Some(arenas) => arenas.fill(&mut request, &shared, &places),
+                    None => Err(no_shared_memory()),
+                };
+                return match filled.and_then(|places| self.infer(request, places, timeout_us, exchange)) {
                     Ok(()) => None,
                     Err(error) => {
                         self.shared.engine.count_refused(error.code);
@@ -116,6 +124,18 @@ impl Conversation {
             Message::MetadataRequest(asked) => {
                 self.metadata(&asked).map(|metadata| frame::encode_metadata(&metadata, exchange))
             }
+            Message::HandOver { arena, nbytes } => self
+                .arenas
+                .as_mut()
+                .ok_or_else(no_shared_memory)
+                .and_then(|arenas| arenas.take(arena, nbytes))
+                .map(|()| frame::encode_done(exchange)),
+            Message::Release { arena } => self
+                .arenas
+                .as_mut()
+                .ok_or_else(no_shared_memory)
+                .and_then(|arenas| arenas.release(arena))
+                .map(|()| frame::encode_done(exchange)),
             Message::Unknown(kind) => Err(Error::new(
                 Code::Unimplemented,
                 format!("messages of kind {kind} are not known to this server"),
@@ -123,13 +143,20 @@ impl Conversation {
             Message::Response { .. }
             | Message::Error(_)
             | Message::Ready(_)
+            | Message::Done
             | Message::ServerInfo(_)
             | Message::Metadata(_) => Err(Error::invalid("a client does not send answers")),
         };
         Some(answered.unwrap_or_else(|error| encode_error(&error, None, exchange)))
     }
 
-    fn infer(&mut self, mut request: InferRequest, timeout_us: Option<u64>, exchange: u64) -> Result<()> {
+    fn infer(
+        &mut self,
+        mut request: InferRequest,
+        places: Vec<Place>,
+        timeout_us: Option<u64>,
+        exchange: u64,
+    ) -> Result<()> {
         respond::shorten(&mut request, timeout_us);
         if self.in_flight.contains_key(&exchange) {
             return Err(Error::invalid(format!("exchange {exchange} is already in flight")));
@@ -146,6 +173,7 @@ impl Conversation {
             exchange,
             id: request.id.clone(),
             wanted,
+            places,
             memory: Arc::clone(&self.shared.memory),
             failure: None,
         };
@@ -193,6 +221,7 @@ struct FrameReply {
     exchange: u64,
     id: Option<ByteString>,
     wanted: Wanted,
+    places: Vec<Place>,
     memory: Arc<Account>,
     /// Why a part could not be given: said at the end.
     failure: Option<Error>,
@@ -200,7 +229,8 @@ struct FrameReply {
 
 impl FrameReply {
     fn encode(&self, response: &InferResponse) -> Result<Scatter> {
-        let mut frame = frame::encode_response(response, &[], self.exchange);
+        let written = arenas::write(&self.places, response);
+        let mut frame = frame::encode_response(response, &written, self.exchange);
         self.memory.hold_answer(frame.chunks_mut())?;
         Ok(frame)
     }

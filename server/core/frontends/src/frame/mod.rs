@@ -1,5 +1,6 @@
 //! Kingpole frames: as HTTP bodies, as gRPC messages and on a stream of their own.
 
+mod arenas;
 mod conversation;
 mod stream;
 
@@ -9,7 +10,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderValue, Method, StatusCode, header};
 use kingpole_values::{ByteString, Code, Error, InferRequest, InferResponse, Result};
 use kingpole_wire::Scatter;
-use kingpole_wire::frame::{self, Message};
+use kingpole_wire::frame::{self, Message, SharedTensor};
 
 use crate::body::{self, BodyError};
 use crate::budget::COUNTED_BYTES;
@@ -19,6 +20,7 @@ use crate::respond;
 use crate::rest::not_allowed;
 use crate::streamed::{Form, Streamed};
 
+pub(crate) use arenas::Arenas;
 pub(crate) use conversation::{CREDIT, Conversation, Outgoing, grant};
 pub(crate) use kingpole_wire::frame::{MAGIC, MEDIA_TYPE};
 pub(crate) use stream::serve;
@@ -35,19 +37,20 @@ const RETRY_AFTER_MS: u32 = 1000;
 pub(crate) fn decode_request(message: Bytes) -> Result<(InferRequest, u64)> {
     let frame = frame::decode(message)?;
     match frame.message {
-        Message::Request { request, shared } => {
-            refuse_shared(&shared)?;
+        Message::Request { request, shared, places } => {
+            refuse_shared(&shared, &places)?;
             Ok((request, frame.exchange))
         }
         _ => Err(Error::invalid("the frame is not a Request")),
     }
 }
 
-fn refuse_shared(shared: &[frame::SharedTensor]) -> Result<()> {
-    if shared.is_empty() {
-        return Ok(());
-    }
-    Err(Error::new(Code::Unimplemented, "tensors in shared memory are not offered on this connection"))
+fn refuse_shared(inputs: &[SharedTensor], places: &[SharedTensor]) -> Result<()> {
+    if inputs.is_empty() && places.is_empty() { Ok(()) } else { Err(no_shared_memory()) }
+}
+
+fn no_shared_memory() -> Error {
+    Error::new(Code::Unimplemented, "shared memory is offered on streams of frames over Unix sockets only")
 }
 
 /// An Error frame.

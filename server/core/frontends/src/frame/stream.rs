@@ -11,7 +11,7 @@ use kingpole_wire::frame::{self, FrameReader};
 use tokio::io::{AsyncReadExt, AsyncWriteExt, ReadHalf, WriteHalf};
 use tokio::sync::Notify;
 
-use super::{Conversation, Outgoing, encode_error, encode_final_error, grant};
+use super::{Arenas, Conversation, Outgoing, encode_error, encode_final_error, grant};
 use crate::budget::Charge;
 use crate::connection::Shared;
 use crate::outlet::{Outflow, Outlet, outlet};
@@ -38,10 +38,11 @@ enum End {
 
 /// Serve one connection until the client has ended it, or the server drains, and all is answered.
 pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>) {
+    let arenas = socket.descriptors().map(|descriptors| Arenas::new(Rc::clone(&shared), descriptors));
     let (mut input, output) = tokio::io::split(socket);
     let (outgoing, answers) = outlet();
     let stream = Stream {
-        conversation: RefCell::new(Conversation::new(Rc::clone(&shared), outgoing.clone())),
+        conversation: RefCell::new(Conversation::new(Rc::clone(&shared), outgoing.clone(), arenas)),
         shared: Rc::clone(&shared),
         outgoing,
         unwritten: Cell::new(0),

@@ -10,6 +10,8 @@ use kingpole_engine::Responder;
 use kingpole_values::{Code, Error, InferRequest, InferResponse};
 use kingpole_wire::Scatter;
 
+use kingpole_wire::grpc::{GrpcInferRequest, encode_infer_response_message};
+
 use super::Metadata;
 use super::messages::{MessageError, Messages};
 use super::reply::{PREFIX_BYTES, Reply};
@@ -17,6 +19,7 @@ use crate::budget::Account;
 use crate::coding::Coding;
 use crate::connection::Shared;
 use crate::http2::unless_reset;
+use crate::regions::{self, RegionOutputs};
 use crate::{classification, forward, frame, pack, respond};
 
 /// How a message holds a request.
@@ -36,23 +39,28 @@ pub(crate) struct Decoded {
     pub(crate) empty_final_response: bool,
     /// What a frame's answer repeats.
     pub(crate) exchange: u64,
+    /// Outputs that go to shared memory.
+    pub(crate) regions: Option<Box<RegionOutputs>>,
 }
 
 impl Form {
-    pub(crate) fn decode(self, message: Bytes, metadata: &Metadata) -> kingpole_values::Result<Decoded> {
+    pub(crate) fn decode(
+        self,
+        message: Bytes,
+        metadata: &Metadata,
+        shared: &Shared,
+    ) -> kingpole_values::Result<Decoded> {
         let mut decoded = match self {
             Self::Protobuf => {
-                let decoded = kingpole_wire::grpc::decode_infer_request(message)?;
-                Decoded {
-                    request: decoded.request,
-                    used_contents: decoded.used_contents,
-                    empty_final_response: decoded.empty_final_response,
-                    exchange: 0,
-                }
+                let GrpcInferRequest { mut request, regions, used_contents, empty_final_response } =
+                    kingpole_wire::grpc::decode_infer_request(message)?;
+                let regions = regions::fill(&mut request, regions, shared)?;
+                Decoded { request, used_contents, empty_final_response, exchange: 0, regions }
             }
             Self::Frame => {
                 let (request, exchange) = frame::decode_request(message)?;
-                Decoded { request, used_contents: false, empty_final_response: false, exchange }
+                let (used_contents, empty_final_response) = (false, false);
+                Decoded { request, used_contents, empty_final_response, exchange, regions: None }
             }
         };
         respond::shorten(&mut decoded.request, metadata.timeout_us);
@@ -95,21 +103,19 @@ impl InferCall {
         let decoded = message
             .unwrap_or_else(|| Err(Error::invalid("the call has no request message").into()))
             .map_err(Error::from)
-            .and_then(|message| self.form.decode(message, &self.metadata));
+            .and_then(|message| self.form.decode(message, &self.metadata, shared));
         match decoded {
-            Ok(Decoded { request, used_contents, exchange, .. }) => {
+            Ok(Decoded { request, used_contents, exchange, regions, .. }) => {
                 let mirror_contents = used_contents && shared.configuration.mirror_contents;
                 let memory = Arc::clone(&shared.memory);
-                let form = self.form;
+                let writing = Writing { form: self.form, mirror_contents, exchange, regions };
                 let packed = self.messages.coding_of_last().filter(|_| self.metadata.accepts_own_coding);
                 if let Some(coding) = packed {
-                    let writing = Writing { form, mirror_contents, exchange };
                     let call = PackedCall { writing, coding, reply, received: self.received };
                     tokio::task::spawn_local(call.infer(request, Rc::clone(shared)));
                     return;
                 }
-                let responder =
-                    InferReply { reply, writing: Writing { form, mirror_contents, exchange }, memory };
+                let responder = InferReply { reply, writing, memory };
                 classification::infer(&shared.engine, request, self.received, Box::new(responder));
             }
             Err(error) => {
@@ -128,20 +134,24 @@ struct InferReply {
 }
 
 /// How an answer is to be written.
-#[derive(Clone, Copy)]
 struct Writing {
     form: Form,
     mirror_contents: bool,
     exchange: u64,
+    regions: Option<Box<RegionOutputs>>,
 }
 
 impl Writing {
-    fn encode(self, response: &InferResponse, memory: &Arc<Account>) -> kingpole_values::Result<Scatter> {
+    fn encode(&self, mut response: InferResponse, memory: &Arc<Account>) -> kingpole_values::Result<Scatter> {
         let mut message = match self.form {
             Form::Protobuf => {
-                kingpole_wire::grpc::encode_infer_response_message(response, self.mirror_contents)
+                let written = match &self.regions {
+                    Some(regions) => regions.write(&mut response)?,
+                    None => Vec::new(),
+                };
+                encode_infer_response_message(&response, self.mirror_contents, &written)
             }
-            Form::Frame => kingpole_wire::frame::encode_response(response, &[], self.exchange),
+            Form::Frame => kingpole_wire::frame::encode_response(&response, &[], self.exchange),
         };
         memory.hold_answer(message.chunks_mut())?;
         Ok(message)
@@ -150,7 +160,7 @@ impl Writing {
 
 impl Responder for InferReply {
     fn answer(self: Box<Self>, result: kingpole_values::Result<InferResponse>) {
-        let message = result.and_then(|response| self.writing.encode(&response, &self.memory));
+        let message = result.and_then(|response| self.writing.encode(response, &self.memory));
         match (message, self.writing.form) {
             (Ok(message), Form::Protobuf) => self.reply.message(message.into_chunks()),
             (Ok(frame), Form::Frame) => self.reply.message(frame::grpc_message(frame)),
@@ -180,7 +190,7 @@ impl PackedCall {
         let Self { writing, coding, mut reply, received } = self;
         let infer = async {
             let response = respond::infer(&shared.engine, request, received).await?;
-            let message = writing.encode(&response, &shared.memory)?;
+            let message = writing.encode(response, &shared.memory)?;
             let pieces = match writing.form {
                 Form::Protobuf => message.into_chunks().into_vec(),
                 Form::Frame => frame::grpc_message(message),

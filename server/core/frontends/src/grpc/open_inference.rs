@@ -24,6 +24,7 @@ use crate::budget::Account;
 use crate::classification;
 use crate::connection::Shared;
 use crate::outlet::{Outflow, Outlet, Want, Wanted, outlet, want};
+use crate::regions::RegionOutputs;
 
 /// Messages that are taken for writing at once; further ones stay where they count against the room.
 const TAKEN_AT_ONCE: usize = 16;
@@ -54,6 +55,7 @@ struct Reply {
     id: Option<ByteString>,
     mirror_contents: bool,
     empty_final_response: bool,
+    regions: Option<Box<RegionOutputs>>,
     dialect: StreamDialect,
     /// Set if an error of a model ends the stream: the number of the request being received, which only an
     /// error of the request's own can be answered within.
@@ -65,13 +67,17 @@ struct Reply {
 
 impl Reply {
     fn encode(&self, mut response: InferResponse) -> Result<Vec<Bytes>> {
+        let written = self.regions.as_ref().map(|regions| regions.write(&mut response)).transpose()?;
+        let written = written.unwrap_or_default();
         let message = match self.dialect {
             StreamDialect::Triton => {
                 let is_final = response.stage != Stage::Part;
                 response.parameters.push(("triton_final_response".into(), Parameter::Bool(is_final)));
-                encode_stream_response_message(&response, self.mirror_contents)
+                encode_stream_response_message(&response, self.mirror_contents, &written)
             }
-            StreamDialect::OpenInference => encode_infer_response_message(&response, self.mirror_contents),
+            StreamDialect::OpenInference => {
+                encode_infer_response_message(&response, self.mirror_contents, &written)
+            }
         };
         let mut pieces = message.into_chunks().into_vec();
         self.memory.hold_answer(&mut pieces)?;
@@ -197,6 +203,7 @@ impl Exchange {
             id: None,
             mirror_contents: false,
             empty_final_response: false,
+            regions: None,
             dialect: self.dialect,
             receiving: self.receiving.clone(),
             memory: Arc::clone(&self.shared.memory),
@@ -206,8 +213,8 @@ impl Exchange {
 
     /// Take a message.
     pub(super) fn receive(&mut self, message: Bytes, metadata: &Metadata) {
-        let Decoded { request, used_contents, empty_final_response, .. } =
-            match Form::Protobuf.decode(message, metadata) {
+        let Decoded { request, used_contents, empty_final_response, regions, .. } =
+            match Form::Protobuf.decode(message, metadata, &self.shared) {
                 Ok(decoded) => decoded,
                 Err(error) => return self.refuse(error),
             };
@@ -216,6 +223,7 @@ impl Exchange {
         let mut reply = self.reply(!model.is_ok_and(|model| model.decoupled));
         reply.mirror_contents = used_contents && shared.configuration.mirror_contents;
         reply.empty_final_response = empty_final_response;
+        reply.regions = regions;
         reply.id.clone_from(&request.id);
         self.mark_receiving(self.received);
         classification::infer(&shared.engine, request, Instant::now(), Box::new(reply));

@@ -12,6 +12,7 @@ use prost::Message;
 
 use super::{health, settings};
 use crate::connection::Shared;
+use crate::regions;
 use crate::respond::{FILE, control};
 use crate::rest::repository::unnamed;
 
@@ -74,12 +75,46 @@ pub(crate) async fn answer(shared: &Rc<Shared>, path: &str, message: Bytes) -> R
         }
         "TraceSetting" => encode(&settings::trace(engine, &decode(message)?)?),
         "LogSettings" => encode(&settings::log(engine, decode(message)?)?),
-        // Clients ask for these to learn whether regions are registered: none ever is.
-        "SystemSharedMemoryStatus" => encode(&proto::SystemSharedMemoryStatusResponse::default()),
-        "CudaSharedMemoryStatus" => encode(&proto::CudaSharedMemoryStatusResponse::default()),
+        method if method.contains("SharedMemory") => shared_memory(shared, method, message)?,
         _ => {
             return Err(Error::new(Code::Unimplemented, format!("the method '{path}' is not offered")));
         }
+    })
+}
+
+/// The methods about regions of shared memory.
+fn shared_memory(shared: &Shared, method: &str, message: Bytes) -> Result<Bytes> {
+    let named = |name: &str| if name.is_empty() { None } else { Some(name.to_owned()) };
+    Ok(match method {
+        "SystemSharedMemoryStatus" => {
+            let request: proto::SystemSharedMemoryStatusRequest = decode(message)?;
+            let found = regions::of(shared)?.status(named(&request.name).as_deref())?;
+            let row = |(name, region): (String, std::sync::Arc<regions::Region>)| {
+                let status = proto::system_shared_memory_status_response::RegionStatus {
+                    name: name.clone(),
+                    key: region.key.clone(),
+                    offset: region.offset(),
+                    byte_size: region.bytes(),
+                };
+                (name, status)
+            };
+            encode(&proto::SystemSharedMemoryStatusResponse { regions: found.into_iter().map(row).collect() })
+        }
+        "SystemSharedMemoryRegister" => {
+            let request: proto::SystemSharedMemoryRegisterRequest = decode(message)?;
+            regions::of(shared)?.register(&request.name, &request.key, request.offset, request.byte_size)?;
+            encode(&proto::SystemSharedMemoryRegisterResponse {})
+        }
+        "SystemSharedMemoryUnregister" => {
+            let request: proto::SystemSharedMemoryUnregisterRequest = decode(message)?;
+            regions::of(shared)?.unregister(named(&request.name).as_deref());
+            encode(&proto::SystemSharedMemoryUnregisterResponse {})
+        }
+        // Clients ask for this to learn whether regions are registered: none ever is.
+        "CudaSharedMemoryStatus" => encode(&proto::CudaSharedMemoryStatusResponse::default()),
+        "CudaSharedMemoryUnregister" => encode(&proto::CudaSharedMemoryUnregisterResponse {}),
+        "CudaSharedMemoryRegister" => return Err(regions::no_cuda()),
+        _ => return Err(Error::new(Code::Unimplemented, format!("the method '{method}' is not offered"))),
     })
 }
 

@@ -52,7 +52,7 @@ impl Speaker {
             }
             Dialect::Frame => {
                 let (sender, answers) = outlet();
-                Self::Frame { conversation: Conversation::new(Rc::clone(shared), sender), answers }
+                Self::Frame { conversation: Conversation::new(Rc::clone(shared), sender, None), answers }
             }
         }
     }

@@ -8,12 +8,13 @@ use kingpole_values::{Code, Error, Result};
 use kingpole_wire::migration::{
     JsonPredict, decode_csv, decode_invocation, decode_npy, encode_npy, encode_predictions,
 };
-use kingpole_wire::rest::{decode_infer_request, encode_infer_response};
+use kingpole_wire::rest::{decode_infer_request, encode_infer_response_in_regions};
 use serde_json::json;
 
 use super::{Whole, declared, infer, read_whole, refused, unless_post, written};
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON};
+use crate::regions;
 use crate::rest::Named;
 use crate::status::Dialect;
 
@@ -170,9 +171,12 @@ async fn answer_open_inference(
     shared: &Shared,
 ) -> Result<HttpResponse> {
     let Whole { headers, body, received } = whole;
-    let decoded = decode_infer_request(body, header_length).map_err(|error| refused(error, shared))?;
-    let response = infer(decoded.request, named, &headers, received, shared).await?;
-    let encoded = encode_infer_response(&response, &decoded.reply)?;
+    let mut decoded = decode_infer_request(body, header_length).map_err(|error| refused(error, shared))?;
+    let regions = regions::fill(&mut decoded.request, decoded.regions, shared);
+    let regions = regions.map_err(|error| refused(error, shared))?;
+    let mut response = infer(decoded.request, named, &headers, received, shared).await?;
+    let in_regions = regions.map(|regions| regions.write(&mut response)).transpose()?.unwrap_or_default();
+    let encoded = encode_infer_response_in_regions(&response, &decoded.reply, &in_regions)?;
     let content_type = match encoded.header_length {
         None => JSON,
         Some(length) => HeaderValue::try_from(format!("{BINARY};{HEADER_SIZE}={length}")).unwrap_or(JSON),

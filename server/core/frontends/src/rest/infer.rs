@@ -7,14 +7,15 @@ use kingpole_engine::ModelSpec;
 use kingpole_values::{
     Code, Datatype, Error, InferResponse, Result, Shape, Tensor, Timing, write_byte_string,
 };
-use kingpole_wire::rest::{HEADER_LENGTH, RestReply, decode_infer_request, encode_infer_response};
+use kingpole_wire::RegionRange;
+use kingpole_wire::rest::{HEADER_LENGTH, RestReply, decode_infer_request, encode_infer_response_in_regions};
 
 use super::Named;
 use crate::coding::Wanted;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, JSON, OCTETS};
 use crate::status::Dialect;
-use crate::{body, pack, respond};
+use crate::{body, pack, regions, respond};
 
 const HEADER_LENGTH_NAME: HeaderName = HeaderName::from_static(HEADER_LENGTH);
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
@@ -42,14 +43,18 @@ pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shar
         let header_length = header_length.map(usize::try_from).transpose();
         decode_infer_request(body, header_length.unwrap_or(Some(usize::MAX)))
     });
-    let (mut request, reply) = match decoded {
+    let (mut request, reply, regions) = match decoded {
         Ok(decoded) if decoded.raw => match complete(decoded.request.inputs, named, shared) {
             Ok(input) => {
-                (kingpole_values::InferRequest { inputs: vec![input], ..Default::default() }, decoded.reply)
+                let request = kingpole_values::InferRequest { inputs: vec![input], ..Default::default() };
+                (request, decoded.reply, None)
             }
             Err(error) => return refuse(&error),
         },
-        Ok(decoded) => (decoded.request, decoded.reply),
+        Ok(mut decoded) => match regions::fill(&mut decoded.request, decoded.regions, shared) {
+            Ok(regions) => (decoded.request, decoded.reply, regions),
+            Err(error) => return refuse(&error),
+        },
         Err(error) => return refuse(&error),
     };
     request.model = named.model.into();
@@ -61,9 +66,14 @@ pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shar
     if let Some(pattern) = &shared.configuration.http_headers {
         pattern.forward(&headers, &mut request.parameters);
     }
-    match respond::infer(&shared.engine, request, received).await {
-        Ok(response) => {
-            pack::response(write(&response, &reply, &headers, shared), wanted, Dialect::Json, shared).await
+    let answered = respond::infer(&shared.engine, request, received).await.and_then(|mut response| {
+        let written = regions.map(|regions| regions.write(&mut response)).transpose()?;
+        Ok((response, written.unwrap_or_default()))
+    });
+    match answered {
+        Ok((response, written)) => {
+            let answer = write(&response, &reply, &written, &headers, shared);
+            pack::response(answer, wanted, Dialect::Json, shared).await
         }
         Err(error) => Dialect::Json.error(&error),
     }
@@ -75,8 +85,14 @@ fn number(headers: &HeaderMap, name: &HeaderName) -> Result<Option<u64>> {
     number.map(Some).ok_or_else(|| Error::invalid(format!("the header {name} is not a number")))
 }
 
-fn write(response: &InferResponse, reply: &RestReply, headers: &HeaderMap, shared: &Shared) -> HttpResponse {
-    let held = encode_infer_response(response, reply).and_then(|mut encoded| {
+fn write(
+    response: &InferResponse,
+    reply: &RestReply,
+    regions: &[(usize, RegionRange)],
+    headers: &HeaderMap,
+    shared: &Shared,
+) -> HttpResponse {
+    let held = encode_infer_response_in_regions(response, reply, regions).and_then(|mut encoded| {
         shared.memory.hold_answer(encoded.body.chunks_mut())?;
         Ok(encoded)
     });

@@ -6,6 +6,7 @@ mod metadata;
 mod object;
 pub(crate) mod repository;
 mod settings;
+mod shared_memory;
 
 use http::{HeaderValue, Method, StatusCode, header};
 use kingpole_engine::Engine;
@@ -71,6 +72,9 @@ async fn open_inference(request: HttpRequest, path: &str, shared: &Shared) -> Ht
         ["logging"] => settings::logging(request, shared).await,
         ["trace", "setting"] => settings::trace(request, None, shared).await,
         ["repository", rest @ ..] => of_repository(request, rest, shared).await,
+        [kind @ ("systemsharedmemory" | "cudasharedmemory"), rest @ ..] => {
+            of_regions(request, *kind == "systemsharedmemory", rest, shared).await
+        }
         _ => unknown(&request),
     }
 }
@@ -89,6 +93,26 @@ async fn of_repository(request: HttpRequest, path: &[&str], shared: &Shared) -> 
         [named, "models", ..] => repository::named_repository(named),
         // The index is of all repositories, whichever is named.
         _ => repository::index(request, shared).await,
+    }
+}
+
+async fn of_regions(request: HttpRequest, is_system: bool, path: &[&str], shared: &Shared) -> HttpResponse {
+    let (region, action) = match path {
+        [action] => (None, *action),
+        ["region", name, action] => (Some(*name), *action),
+        _ => return unknown(&request),
+    };
+    match (action, region) {
+        ("status", _) => get(&request, || shared_memory::status(is_system, region, shared)),
+        ("unregister", _) => match unless_post(&request) {
+            None => shared_memory::unregister(is_system, region, shared),
+            Some(refusal) => refusal,
+        },
+        ("register", Some(name)) => match unless_post(&request) {
+            None => shared_memory::register(is_system, request, name, shared).await,
+            Some(refusal) => refusal,
+        },
+        _ => unknown(&request),
     }
 }
 

@@ -11,5 +11,6 @@ mod migration;
 mod migration_grpc;
 mod routes;
 mod server;
+mod shared_memory;
 mod streams;
 mod transports;

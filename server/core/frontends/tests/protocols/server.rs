@@ -27,6 +27,21 @@ impl InlineModel for Identity {
     }
 }
 
+/// Looks at its input again and again, and fails if it is not the same.
+struct Attentive;
+
+impl InlineModel for Attentive {
+    fn execute(&self, inputs: &[Tensor]) -> Result<Vec<Tensor>> {
+        let first = inputs[0].data.to_vec();
+        for _ in 0..20 {
+            if std::hint::black_box(&inputs[0].data[..]) != first {
+                return Err(Error::internal("the input has changed"));
+            }
+        }
+        Ok(vec![Tensor { name: "y".into(), ..inputs[0].clone() }])
+    }
+}
+
 /// Gives much for little.
 struct Swell;
 
@@ -243,6 +258,11 @@ impl Server {
     /// Serve the model `swell`, which answers each row with `SWOLLEN_BYTES`.
     pub fn publish_swell(&self) {
         self.engine.publish(model("swell", Datatype::Fp32, Placement::Inline(Arc::new(Swell))));
+    }
+
+    /// Serve the model `attentive`, which fails if its input changes under it.
+    pub fn publish_attentive(&self) {
+        self.engine.publish(model("attentive", Datatype::Fp32, Placement::Inline(Arc::new(Attentive))));
     }
 
     /// Wait until the frontends hold nothing any more.

@@ -5,39 +5,25 @@
 //! prevented; they are plain bytes, and a peer is a child of ours running the operator's code.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroUsize;
-use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use bytes::Bytes;
+pub use kingpole_memory::{ALIGNMENT_BYTES, LARGEST_BYTES, view};
+use kingpole_memory::{Mapping, SEALS};
 use kingpole_values::{Error, Result};
-use rustix::fs::{MemfdFlags, SealFlags};
-use rustix::mm::{MapFlags, ProtFlags};
+use rustix::fs::MemfdFlags;
 
-/// Every tensor in an arena starts at a multiple of this.
-pub const ALIGNMENT_BYTES: usize = 64;
 /// The smallest arena of a pool.
 pub const SMALLEST_BYTES: usize = 64 * 1024;
-/// An arena above this is refused, whoever asks: a broken size must not become an allocation.
-pub const LARGEST_BYTES: usize = 1 << 36;
 
 const PAGE_BYTES: usize = 4096;
-const SEALS: SealFlags = SealFlags::SHRINK.union(SealFlags::GROW).union(SealFlags::SEAL);
 
-/// A piece of shared memory, mapped; its size never changes.
+/// A piece of shared memory, mapped, and the descriptor to hand it over with; its size never changes.
 #[derive(Debug)]
 pub struct Arena {
-    memory: NonNull<u8>,
-    bytes: NonZeroUsize,
+    mapping: Mapping,
     fd: OwnedFd,
 }
-
-// SAFETY: the mapping belongs to the process, not to a thread; shared, it is only read.
-unsafe impl Send for Arena {}
-// SAFETY: as above; writing takes `&mut`.
-unsafe impl Sync for Arena {}
 
 impl Arena {
     /// A new arena of at least this many bytes, zeroed.
@@ -51,64 +37,30 @@ impl Arena {
             .map_err(refuse)?;
         rustix::fs::ftruncate(&fd, bytes as u64).map_err(refuse)?;
         rustix::fs::fcntl_add_seals(&fd, SEALS).map_err(refuse)?;
-        Self::map(fd, bytes)
+        Ok(Self { mapping: Mapping::of(&fd)?, fd })
     }
 
-    /// Map an arena that a peer made. Refused unless its size is sealed and sensible.
+    /// Map an arena that a worker made. Refused unless its size is sealed and sensible.
     pub fn from_fd(fd: OwnedFd) -> Result<Self> {
-        // Seals first: once they hold, the size read next stays true.
-        let seals = rustix::fs::fcntl_get_seals(&fd)
-            .map_err(|_| Error::internal("a worker sent a file descriptor that is not a memfd"))?;
-        if !seals.contains(SEALS) {
-            return Err(Error::internal("a worker sent an arena whose size is not sealed"));
-        }
-        let size = rustix::fs::fstat(&fd)
-            .map_err(|error| Error::internal(format!("a worker's arena cannot be read: {error}")))?
-            .st_size;
-        let bytes = usize::try_from(size).unwrap_or(0);
-        if bytes == 0 || bytes > LARGEST_BYTES {
-            return Err(Error::internal(format!("a worker sent an arena of {size} bytes")));
-        }
-        Self::map(fd, bytes)
-    }
-
-    fn map(fd: OwnedFd, bytes: usize) -> Result<Self> {
-        let refuse = |reason: &str| Error::exhausted(format!("cannot map {bytes} bytes: {reason}"));
-        let size = NonZeroUsize::new(bytes).ok_or_else(|| refuse("empty"))?;
-        // SAFETY: a fresh shared mapping at an address of the kernel's choice touches no memory
-        // that Rust knows of. The size is sealed, so no page of it can go away.
-        let memory = unsafe {
-            rustix::mm::mmap(
-                std::ptr::null_mut(),
-                bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                MapFlags::SHARED,
-                &fd,
-                0,
-            )
-        }
-        .map_err(|error| refuse(&error.to_string()))?;
-        let memory = NonNull::new(memory.cast()).ok_or_else(|| refuse("no address"))?;
-        Ok(Self { memory, bytes: size, fd })
+        // Workers run our own code: a wrong arena is a fault and not the client's.
+        let mapping = Mapping::of(&fd)
+            .map_err(|error| Error::internal(format!("a worker's arena: {}", error.message)))?;
+        Ok(Self { mapping, fd })
     }
 
     /// Its size.
     pub fn bytes(&self) -> usize {
-        self.bytes.get()
+        self.mapping.bytes()
     }
 
     /// What is in it now.
     pub fn contents(&self) -> &[u8] {
-        // SAFETY: mapped and readable for the life of `self`. The protocol leaves a range alone
-        // once it was handed over, and nothing is concluded from bytes read twice.
-        unsafe { std::slice::from_raw_parts(self.memory.as_ptr(), self.bytes.get()) }
+        self.mapping.contents()
     }
 
     /// The same, to lay out a batch while nobody else uses it.
     pub fn contents_mut(&mut self) -> &mut [u8] {
-        // SAFETY: mapped and writable for the life of `self`, borrowed alone; an arena goes to a
-        // worker only after it was laid out and comes back after the worker has released it.
-        unsafe { std::slice::from_raw_parts_mut(self.memory.as_ptr(), self.bytes.get()) }
+        self.mapping.contents_mut()
     }
 }
 
@@ -118,30 +70,10 @@ impl AsFd for Arena {
     }
 }
 
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `map` with this size; views hold an `Arc` of whatever holds the arena.
-        // Unmapping one's own mapping cannot fail.
-        let _ = unsafe { rustix::mm::munmap(self.memory.as_ptr().cast(), self.bytes.get()) };
+impl AsRef<Mapping> for Arena {
+    fn as_ref(&self) -> &Mapping {
+        &self.mapping
     }
-}
-
-/// A range of anything that holds an arena, as bytes that keep it alive.
-///
-/// # Panics
-/// If the range lies outside the arena: whoever calls has checked it.
-pub fn view<A: AsRef<Arena> + Send + Sync + 'static>(arena: &Arc<A>, range: Range<usize>) -> Bytes {
-    struct View<A>(Arc<A>, Range<usize>);
-    impl<A: AsRef<Arena>> AsRef<[u8]> for View<A> {
-        fn as_ref(&self) -> &[u8] {
-            &(*self.0).as_ref().contents()[self.1.clone()]
-        }
-    }
-    assert!(range.end <= (**arena).as_ref().bytes(), "a view lies within its arena");
-    if range.is_empty() {
-        return Bytes::new();
-    }
-    Bytes::from_owner(View(Arc::clone(arena), range))
 }
 
 /// Recycles arenas, by size: powers of two from `SMALLEST_BYTES`.
@@ -246,9 +178,15 @@ impl PooledArena {
     }
 }
 
-impl AsRef<Arena> for PooledArena {
-    fn as_ref(&self) -> &Arena {
-        &self.held().arena
+impl AsFd for PooledArena {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.held().arena.as_fd()
+    }
+}
+
+impl AsRef<Mapping> for PooledArena {
+    fn as_ref(&self) -> &Mapping {
+        &self.held().arena.mapping
     }
 }
 
@@ -263,6 +201,8 @@ impl Drop for PooledArena {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use rustix::fs::SealFlags;
 
     fn unsealed(bytes: u64) -> OwnedFd {
         let fd = rustix::fs::memfd_create("test", MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING).unwrap();

@@ -8,6 +8,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use kingpole_memory::Mapping;
 use kingpole_values::{Error, Result, Tensor};
 
 use super::arena::{self, Arena, PooledArena};
@@ -143,7 +144,7 @@ fn borrow(shared: &Arc<Shared>, number: u32, fd: Option<OwnedFd>) -> Result<Arc<
 
 fn read<A>(held: &Arc<A>, outputs: Vec<TensorRow<String>>) -> Result<Vec<Tensor>>
 where
-    A: AsRef<Arena> + Send + Sync + 'static,
+    A: AsRef<Mapping> + Send + Sync + 'static,
 {
     let memory = (**held).as_ref();
     let checked: Vec<CheckedOutput> =

@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
+use kingpole_memory::Mapping;
 use kingpole_values::{Error, Result};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -60,9 +61,9 @@ pub(super) struct Lent {
     pub shared: Weak<Shared>,
 }
 
-impl AsRef<Arena> for Lent {
-    fn as_ref(&self) -> &Arena {
-        &self.arena
+impl AsRef<Mapping> for Lent {
+    fn as_ref(&self) -> &Mapping {
+        (*self.arena).as_ref()
     }
 }
 
@@ -81,7 +82,7 @@ struct Outgoing {
 
 impl Outgoing {
     fn try_send(&self, channel: &Channel) -> io::Result<()> {
-        channel.try_send(&self.packet, self.arena.as_ref().map(|arena| (**arena).as_ref().as_fd()))
+        channel.try_send(&self.packet, self.arena.as_ref().map(|arena| arena.as_fd()))
     }
 }
 
