@@ -183,7 +183,9 @@ def living_members(group: int) -> list[str]:
 def test_what_a_worker_leaves_behind_keeps_nobody_waiting(
     start: Callable[..., Served], tmp_path: Path
 ) -> None:
-    forks = "import os, time\nif os.fork() == 0:\n    os.closerange(0, 3)\n    time.sleep(20)\n    os._exit(0)\n"
+    forks = (
+        "import os, time\nif os.fork() == 0:\n    os.closerange(0, 3)\n    time.sleep(20)\n    os._exit(0)\n"
+    )
     write_model(tmp_path, "forks", forks + PLUS.replace("return", "time.sleep(float(x[0, 0]))\n    return"))
     served = start(tmp_path)
     with ThreadPoolExecutor() as pool:

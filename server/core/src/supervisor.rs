@@ -59,8 +59,8 @@ struct Worker {
     environment: BTreeMap<String, String>,
     /// Whether models are loaded while batches of others run.
     loads_beside: bool,
-    /// Held while a batch runs.
-    executing: Arc<tokio::sync::Mutex<()>>,
+    /// Held while a batch runs; each life of the process has its own, so that a batch of a dead one holds up nobody.
+    executing: Mutex<Arc<tokio::sync::Mutex<()>>>,
     pool: Arc<Pool>,
     shared: Arc<Shared>,
     /// Where its socket is read.
@@ -121,7 +121,7 @@ impl WorkerPool {
                     label: label.to_owned(),
                     command: configuration.worker_command.clone(),
                     loads_beside: shared,
-                    executing: Arc::default(),
+                    executing: Mutex::default(),
                     environment: environment.clone(),
                     pool: pool.clone(),
                     shared: server.shared.clone(),
@@ -211,7 +211,8 @@ impl WorkerPool {
                 parameters: Vec::new(),
             };
             let connection = worker.connection().await?;
-            let _one_at_a_time = worker.executing.lock().await;
+            let executing = lock(&worker.executing).clone();
+            let _one_at_a_time = executing.lock().await;
             let Ok(executed) = tokio::time::timeout(limit, connection.execute(&request)).await else {
                 let error = overran(name, limit);
                 connection.abandon(&Error::unavailable(error.message.clone()));
@@ -407,7 +408,9 @@ impl Worker {
             Err(_) => return Some(end(process, &connection, "did not come up in time").await),
         }
         self.models.begin_anew();
-        let lane = WorkerLane::new(connection.clone(), self.models.clone(), self.executing.clone());
+        let executing = Arc::<tokio::sync::Mutex<()>>::default();
+        lock(&self.executing).clone_from(&executing);
+        let lane = WorkerLane::new(connection.clone(), self.models.clone(), executing);
         self.pool.attach(self.index, Arc::new(lane));
         self.shared.wake();
         let up = async {
