@@ -132,6 +132,10 @@ impl Responder for Classified {
         self.responder.is_cancelled()
     }
 
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.responder.poll_cancelled(cx)
+    }
+
     fn takes_parts(&self) -> bool {
         self.responder.takes_parts()
     }

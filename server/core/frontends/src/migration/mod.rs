@@ -30,7 +30,7 @@ pub(crate) fn owns(method: &Method, path: &str) -> bool {
         "/ping" | "/health" | "/version" | "/invocations" | "/models" | "/v1/models" => true,
         _ if path.starts_with("/v1/models/") => true,
         _ if path.starts_with("/models/") => {
-            path.ends_with("/invoke") || (*method == Method::DELETE && !path[8..].contains('/'))
+            path[8..].ends_with("/invoke") || (*method == Method::DELETE && !path[8..].contains('/'))
         }
         _ => path.starts_with("/endpoints/") && path.ends_with("/invocations"),
     }
