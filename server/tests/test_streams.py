@@ -232,6 +232,11 @@ def test_headers_that_match_a_pattern_become_parameters(server: Served) -> None:
     connection.request("POST", "/v2/models/say/generate", body, headers)
     said = json.loads(json.loads(connection.getresponse().read())["said"])
     assert said == {"x-say-tenant": "blue", "x-say-mine": "mine"}
+    headers["Content-Type"] = "application/json"
+    for path in ("/v1/models/say:predict", "/models/say/invoke"):
+        connection.request("POST", path, json.dumps({"instances": [1]}), headers)
+        (said,) = json.loads(connection.getresponse().read())["predictions"]
+        assert json.loads(said) == {"x-say-tenant": "blue", "x-say-mine": "theirs"}, path
     connection.close()
     with kingpole_client.connect(server.url.replace("http", "grpc")) as client:
         response = next(client.stream("say", {"x": np.array([1], np.int32)}))

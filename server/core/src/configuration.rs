@@ -41,6 +41,8 @@ pub struct Configuration {
     pub shared_memory_prefix: Vec<String>,
     /// `triton` or `open-inference`.
     pub stream_dialect: String,
+    /// Origins of web pages whose scripts may call; `*`: any.
+    pub cors_origin: Vec<String>,
     pub http_header_forward_pattern: Option<String>,
     pub grpc_header_forward_pattern: Option<String>,
 }
@@ -69,6 +71,7 @@ impl Default for Configuration {
             client_shared_memory: false,
             shared_memory_prefix: Vec::new(),
             stream_dialect: "triton".to_owned(),
+            cors_origin: Vec::new(),
             http_header_forward_pattern: None,
             grpc_header_forward_pattern: None,
         }

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use bytestring::ByteString;
 use kingpole_engine::{Clock, Engine, EngineConfiguration, PendingControl, ServerInfo, Shared};
 use kingpole_frontends::{
-    FrontendConfiguration, HeaderPattern, Listeners, MemoryBudget, StreamDialect, SystemRegions, load_tls,
-    reactor, run_reactor,
+    FrontendConfiguration, HeaderPattern, Listeners, MemoryBudget, Origins, StreamDialect, SystemRegions,
+    load_tls, reactor, run_reactor,
 };
 use kingpole_values::{Code, Error, Result};
 use tokio::runtime::{Builder, Handle, Runtime};
@@ -118,6 +118,8 @@ impl Server {
                 .client_shared_memory
                 .then(|| SystemRegions::new(configuration.shared_memory_prefix.clone())),
             stream_dialect: stream_dialect(&configuration.stream_dialect)?,
+            origins: Origins::new(&configuration.cors_origin)
+                .map_err(|error| Error::new(error.code, format!("cors_origin: {}", error.message)))?,
             http_headers: header_pattern(
                 "http_header_forward_pattern",
                 configuration.http_header_forward_pattern.as_deref(),

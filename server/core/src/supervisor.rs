@@ -34,6 +34,8 @@ const SETTLED: Duration = Duration::from_secs(10);
 const GIVE_UP_AFTER: u32 = 4;
 /// How often a model may be loading when its worker ends before it is taken for the reason.
 const LOAD_ATTEMPTS: u32 = 2;
+/// The same for warming up; one more, as a model that crashes while it loads beside it ends the worker that often.
+const TRIAL_ATTEMPTS: u32 = LOAD_ATTEMPTS + 1;
 /// Shared memory that is kept for the next batches, for each worker.
 const IDLE_ARENA_BYTES: usize = 64 << 20;
 
@@ -210,15 +212,7 @@ impl WorkerPool {
                 output_bytes: 1 << 16,
                 parameters: Vec::new(),
             };
-            let connection = worker.connection().await?;
-            let executing = lock(&worker.executing).clone();
-            let _one_at_a_time = executing.lock().await;
-            let Ok(executed) = tokio::time::timeout(limit, connection.execute(&request)).await else {
-                let error = overran(name, limit);
-                connection.abandon(&Error::unavailable(error.message.clone()));
-                return Err(error);
-            };
-            executed?;
+            worker.try_out(&request, name, limit).await?;
         }
         Ok(())
     }
@@ -262,6 +256,28 @@ impl Worker {
             Link::Up(connection) => Ok(connection.clone()),
             Link::Failed(error) => Err(error.clone()),
             Link::Starting => Err(Error::internal("waited for a worker and got none")),
+        }
+    }
+
+    /// Run one batch outside the queues. A worker that ends meanwhile is tried again: what ended it may have
+    /// been a model that was loading.
+    async fn try_out(&self, request: &ExecuteRequest, name: &str, limit: Duration) -> Result<()> {
+        let mut attempts = 0;
+        loop {
+            let connection = self.connection().await?;
+            attempts += 1;
+            let executing = lock(&self.executing).clone();
+            let _one_at_a_time = executing.lock().await;
+            let Ok(executed) = tokio::time::timeout(limit, connection.execute(request)).await else {
+                let error = overran(name, limit);
+                connection.abandon(&Error::unavailable(error.message.clone()));
+                return Err(error);
+            };
+            match executed {
+                Ok(_) => return Ok(()),
+                Err(_) if connection.closed().is_some() && attempts < TRIAL_ATTEMPTS => {}
+                Err(error) => return Err(error),
+            }
         }
     }
 

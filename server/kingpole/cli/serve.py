@@ -82,6 +82,7 @@ def core_configuration(settings: Resolved) -> dict[str, Any]:
     for name in (
         "buffer_bytes",
         "client_shared_memory",
+        "cors_origin",
         "default_model",
         "execute_limit_seconds",
         "grpc_header_forward_pattern",

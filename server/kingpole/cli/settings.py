@@ -89,6 +89,12 @@ SETTINGS = (
         "triton",
         choices=("triton", "open-inference"),
     ),
+    Setting(
+        "cors_origin",
+        "origin of web pages whose scripts may call over HTTP, such as https://example.org, repeatable; * is any",
+        [],
+        many=True,
+    ),
     Setting("http_header_forward_pattern", "regular expression of HTTP headers that become parameters"),
     Setting("grpc_header_forward_pattern", "regular expression of gRPC metadata that become parameters"),
     Setting("tls_certificate", "PEM file"),

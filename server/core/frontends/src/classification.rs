@@ -32,7 +32,7 @@ pub(crate) fn infer(
     match wanted(&request.outputs, &specification) {
         Ok(wanted) if wanted.is_empty() => engine.infer(request, received, responder),
         Ok(wanted) => {
-            let classified = Classified { responder, specification, wanted, failed: None };
+            let classified = Classified { responder: Some(responder), specification, wanted };
             engine.infer(request, received, Box::new(classified));
         }
         Err(error) => {
@@ -99,63 +99,64 @@ fn check(declared: &TensorSpec, specification: &ModelSpec) -> Result<()> {
 
 /// Puts classes in the place of the outputs that are to have them.
 struct Classified {
-    responder: Box<dyn Responder>,
+    /// None once one of several responses could not be classified: that was the answer, and no more is wanted.
+    responder: Option<Box<dyn Responder>>,
     specification: Arc<ModelSpec>,
     wanted: Vec<Wanted>,
-    /// Why one of several responses could not be classified: the answer that still comes tells it.
-    failed: Option<Error>,
 }
 
-impl Classified {
-    fn classify(&self, mut response: InferResponse) -> Result<InferResponse> {
-        for output in &mut response.outputs {
-            let Some((name, count)) = self.wanted.iter().find(|(name, _)| *name == output.name) else {
-                continue;
-            };
-            let labels = self.specification.labels.get(name).map(Vec::as_slice);
-            *output = classify(output, *count, labels, self.specification.max_batch_size > 0)?;
-        }
-        Ok(response)
+fn classified(
+    mut response: InferResponse,
+    wanted: &[Wanted],
+    specification: &ModelSpec,
+) -> Result<InferResponse> {
+    for output in &mut response.outputs {
+        let Some((name, count)) = wanted.iter().find(|(name, _)| *name == output.name) else { continue };
+        let labels = specification.labels.get(name).map(Vec::as_slice);
+        *output = classify(output, *count, labels, specification.max_batch_size > 0)?;
     }
+    Ok(response)
 }
 
 impl Responder for Classified {
     fn answer(mut self: Box<Self>, result: Result<InferResponse>) {
-        let result = match self.failed.take() {
-            Some(error) => Err(error),
-            None => result.and_then(|response| self.classify(response)),
-        };
-        self.responder.answer(result);
+        let Some(responder) = self.responder.take() else { return };
+        responder.answer(result.and_then(|response| classified(response, &self.wanted, &self.specification)));
     }
 
     fn is_cancelled(&mut self) -> bool {
-        self.responder.is_cancelled()
+        self.responder.as_mut().is_none_or(|responder| responder.is_cancelled())
     }
 
     fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.responder.poll_cancelled(cx)
+        self.responder.as_mut().map_or(Poll::Ready(()), |responder| responder.poll_cancelled(cx))
     }
 
     fn takes_parts(&self) -> bool {
-        self.responder.takes_parts()
+        self.responder.as_ref().is_some_and(|responder| responder.takes_parts())
     }
 
     fn part(&mut self, response: InferResponse) {
-        match self.classify(response) {
-            Ok(response) => self.responder.part(response),
-            Err(error) => self.failed = Some(error),
+        let Some(responder) = &mut self.responder else { return };
+        match classified(response, &self.wanted, &self.specification) {
+            Ok(response) => responder.part(response),
+            Err(error) => {
+                if let Some(responder) = self.responder.take() {
+                    responder.answer(Err(error));
+                }
+            }
         }
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.responder.poll_ready(cx)
+        self.responder.as_mut().map_or(Poll::Ready(()), |responder| responder.poll_ready(cx))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use kingpole_values::{Code, Shape};
+    use kingpole_values::{Code, Shape, Tensor};
 
     fn specification(datatype: Datatype) -> ModelSpec {
         let shape = Shape::new(&[-1, 3]);
@@ -196,6 +197,46 @@ mod tests {
             assert_eq!(error.code, Code::InvalidArgument);
             assert!(error.message.contains(words) && error.message.contains("'y'"), "{error}");
         }
+    }
+
+    struct Told(std::sync::mpsc::Sender<Result<usize>>);
+
+    impl Responder for Told {
+        fn answer(self: Box<Self>, result: Result<InferResponse>) {
+            self.0.send(result.map(|response| response.outputs.len())).unwrap();
+        }
+
+        fn part(&mut self, response: InferResponse) {
+            self.0.send(Ok(response.outputs.len())).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_part_that_cannot_be_classified_is_the_last_word() {
+        let (said, told) = std::sync::mpsc::channel();
+        let mut responder = Box::new(Classified {
+            responder: Some(Box::new(Told(said))),
+            specification: Arc::new(specification(Datatype::Fp32)),
+            wanted: vec![("y".into(), 1)],
+        });
+        let part = |shape: &[i64], nbytes| InferResponse {
+            outputs: vec![Tensor {
+                name: "y".into(),
+                datatype: Datatype::Fp32,
+                shape: Shape::new(shape),
+                data: vec![0; nbytes].into(),
+            }],
+            ..InferResponse::default()
+        };
+        responder.part(part(&[1, 3], 12));
+        assert!(!responder.is_cancelled());
+        responder.part(part(&[], 4));
+        assert!(responder.is_cancelled());
+        responder.part(part(&[1, 3], 12));
+        responder.answer(Ok(InferResponse::default()));
+        let told: Vec<_> = told.iter().collect();
+        assert_eq!((told.len(), &told[0]), (2, &Ok(1)), "{told:?}");
+        assert!(told[1].as_ref().unwrap_err().message.contains("needs a first dimension"), "{told:?}");
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_rustls::rustls::ServerConfig;
 
-use crate::{HeaderPattern, MemoryBudget, SystemRegions};
+use crate::{HeaderPattern, MemoryBudget, Origins, SystemRegions};
 
 /// What `ModelStreamInfer` answers with: servers differ, and share the method's name.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -80,6 +80,8 @@ pub struct FrontendConfiguration {
     pub client_shared_memory: Option<Arc<SystemRegions>>,
     /// What `ModelStreamInfer` answers with where the call does not say.
     pub stream_dialect: StreamDialect,
+    /// Web pages whose scripts may call over HTTP; `None`: those of no other origin.
+    pub origins: Option<Origins>,
     /// Headers of HTTP requests that become parameters.
     pub http_headers: Option<HeaderPattern>,
     /// Metadata of gRPC calls that becomes parameters.
@@ -101,6 +103,7 @@ impl Default for FrontendConfiguration {
             mirror_contents: true,
             client_shared_memory: None,
             stream_dialect: StreamDialect::Triton,
+            origins: None,
             http_headers: None,
             grpc_headers: None,
         }

@@ -184,6 +184,8 @@ pub(crate) fn fill(
         return Ok(None);
     }
     let registered = of(shared)?;
+    // Before anything is copied for it.
+    shared.engine.model(&request.model, request.version.as_deref())?;
     let mut total = 0;
     for (index, range) in regions.inputs {
         let tensor = &mut request.inputs[index];

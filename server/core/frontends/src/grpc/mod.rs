@@ -36,9 +36,9 @@ pub(crate) struct Metadata {
     coding: Option<Coding>,
     /// Whether the client reads answers in the coding of its requests.
     accepts_own_coding: bool,
-    timeout_us: Option<u64>,
+    pub(crate) timeout_us: Option<u64>,
     /// What of it is passed on to models.
-    forwarded: Parameters,
+    pub(crate) forwarded: Parameters,
 }
 
 /// Begin to answer one call. Returns at once; what is not there yet goes on in a task of its own.
@@ -108,8 +108,8 @@ fn serve_other(
             tokio::task::spawn_local(reflection::serve(messages, reply));
         }
         _ if path.starts_with(tensorflow_grpc::SERVICES) => {
-            let (path, timeout_us) = (path.to_owned(), metadata.timeout_us);
-            tokio::task::spawn_local(tensorflow_grpc::serve(shared, path, messages, reply, timeout_us));
+            let path = path.to_owned();
+            tokio::task::spawn_local(tensorflow_grpc::serve(shared, path, messages, reply, metadata));
         }
         _ => {
             let path = path.to_owned();
@@ -125,22 +125,30 @@ async fn unary(
     mut reply: Reply,
     metadata: Metadata,
 ) {
+    let late = |what| Error::new(Code::DeadlineExceeded, what);
+    let body_timeout = shared.configuration.body_timeout;
     let call = async {
-        let message = std::future::poll_fn(|cx| messages.poll_message(cx)).await;
+        let message = std::future::poll_fn(|cx| messages.poll_message(cx));
+        let message = tokio::time::timeout(body_timeout, message).await;
+        let message = message.map_err(|_| late("the client took too long to send its request"))?;
         let message =
             message.unwrap_or_else(|| Err(Error::invalid("the call has no request message").into()))?;
         services::answer(&shared, &path, message).await
     };
-    let limit =
-        metadata.timeout_us.map_or(shared.configuration.body_timeout, std::time::Duration::from_micros);
-    let call = std::pin::pin!(tokio::time::timeout(limit, call));
-    match unless_reset(call, reply.respond()).await {
-        None => {}
-        Some(Ok(Ok(message))) => reply.message([reply::frame(&message)]),
-        Some(Ok(Err(error))) => reply.error(&error),
-        Some(Err(_)) => {
-            reply.error(&Error::new(Code::DeadlineExceeded, "the call took longer than its timeout"));
+    let call = async {
+        match metadata.timeout_us.map(std::time::Duration::from_micros) {
+            // Loading a model takes what it takes.
+            None => call.await,
+            Some(limit) => match tokio::time::timeout(limit, call).await {
+                Ok(answered) => answered,
+                Err(_) => Err(late("the call took longer than its timeout")),
+            },
         }
+    };
+    match unless_reset(std::pin::pin!(call), reply.respond()).await {
+        None => {}
+        Some(Ok(message)) => reply.message([reply::frame(&message)]),
+        Some(Err(error)) => reply.error(&error),
     }
 }
 

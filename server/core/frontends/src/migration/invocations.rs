@@ -172,6 +172,8 @@ async fn answer_open_inference(
 ) -> Result<HttpResponse> {
     let Whole { headers, body, received } = whole;
     let mut decoded = decode_infer_request(body, header_length).map_err(|error| refused(error, shared))?;
+    decoded.request.model = named.model.into();
+    decoded.request.version = named.version.map(Into::into);
     let regions = regions::fill(&mut decoded.request, decoded.regions, shared);
     let regions = regions.map_err(|error| refused(error, shared))?;
     let mut response = infer(decoded.request, named, &headers, received, shared).await?;

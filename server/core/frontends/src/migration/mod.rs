@@ -30,7 +30,8 @@ pub(crate) fn owns(method: &Method, path: &str) -> bool {
         "/ping" | "/health" | "/version" | "/invocations" | "/models" | "/v1/models" => true,
         _ if path.starts_with("/v1/models/") => true,
         _ if path.starts_with("/models/") => {
-            path[8..].ends_with("/invoke") || (*method == Method::DELETE && !path[8..].contains('/'))
+            path[8..].ends_with("/invoke")
+                || (*method == Method::DELETE && path.len() > 8 && !path[8..].contains('/'))
         }
         _ => path.starts_with("/endpoints/") && path.ends_with("/invocations"),
     }
@@ -141,6 +142,9 @@ async fn infer(
     match respond::timeout_us(headers) {
         Ok(timeout_us) => respond::shorten(&mut request, timeout_us),
         Err(error) => return Err(refused(error, shared)),
+    }
+    if let Some(pattern) = &shared.configuration.http_headers {
+        pattern.forward(headers, &mut request.parameters);
     }
     respond::infer(&shared.engine, request, received).await
 }

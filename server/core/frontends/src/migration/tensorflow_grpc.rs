@@ -20,6 +20,8 @@ use proto::tensorflow::{SignatureDef, TensorInfo, TensorShapeProto, tensor_shape
 
 use super::{SIGNATURE, check_signature, refused, state_of, versions_of};
 use crate::connection::Shared;
+use crate::forward;
+use crate::grpc::Metadata;
 use crate::grpc::messages::Messages;
 use crate::grpc::reply::{self, Reply};
 use crate::http2::unless_reset;
@@ -37,10 +39,10 @@ pub(crate) async fn serve(
     path: String,
     mut messages: Messages,
     mut reply: Reply,
-    timeout_us: Option<u64>,
+    metadata: Metadata,
 ) {
     let received = Instant::now();
-    let limit = timeout_us.map_or(shared.configuration.body_timeout, Duration::from_micros);
+    let limit = metadata.timeout_us.map_or(shared.configuration.body_timeout, Duration::from_micros);
     let call = async {
         let message = std::future::poll_fn(|cx| messages.poll_message(cx));
         let message = match tokio::time::timeout(limit, message).await {
@@ -49,7 +51,7 @@ pub(crate) async fn serve(
             Err(_) => Err(Error::new(Code::DeadlineExceeded, "the client took too long to send its request")),
         };
         let message = message.map_err(|error| refused(error, &shared))?;
-        answer(&shared, &path, message, timeout_us, received).await
+        answer(&shared, &path, message, &metadata, received).await
     };
     let call = std::pin::pin!(call);
     match unless_reset(call, reply.respond()).await {
@@ -63,15 +65,15 @@ async fn answer(
     shared: &Shared,
     path: &str,
     message: Bytes,
-    timeout_us: Option<u64>,
+    metadata: &Metadata,
     received: Instant,
 ) -> Result<Vec<Bytes>> {
     let engine = &shared.engine;
     let unary = |message: Vec<u8>| vec![reply::frame(&message)];
     match path.strip_prefix(SERVICES).unwrap_or_default() {
-        "PredictionService/Predict" => predict(shared, message, timeout_us, received).await,
+        "PredictionService/Predict" => predict(shared, message, metadata, received).await,
         "PredictionService/GetModelMetadata" => {
-            Ok(unary(metadata(engine, &decode(message)?)?.encode_to_vec()))
+            Ok(unary(model_metadata(engine, &decode(message)?)?.encode_to_vec()))
         }
         "ModelService/GetModelStatus" => Ok(unary(status(engine, decode(message)?)?.encode_to_vec())),
         "PredictionService/Classify" | "PredictionService/Regress" | "PredictionService/MultiInference" => {
@@ -96,7 +98,7 @@ fn decode<M: Message + Default>(message: Bytes) -> Result<M> {
 async fn predict(
     shared: &Shared,
     message: Bytes,
-    timeout_us: Option<u64>,
+    metadata: &Metadata,
     received: Instant,
 ) -> Result<Vec<Bytes>> {
     let decode = || {
@@ -105,7 +107,8 @@ async fn predict(
         Ok(request)
     };
     let mut request = decode().map_err(|error| refused(error, shared))?;
-    respond::shorten(&mut request, timeout_us);
+    respond::shorten(&mut request, metadata.timeout_us);
+    forward::add(&metadata.forwarded, &mut request.parameters);
     let response = respond::infer(&shared.engine, request, received).await?;
     let mut pieces = encode_predict_response_message(&response, SIGNATURE).into_chunks().into_vec();
     shared.memory.hold_answer(&mut pieces)?;
@@ -116,7 +119,7 @@ fn reference(model: Option<ModelSpec>) -> Result<ModelReference> {
     model.map(ModelReference::from).ok_or_else(|| Error::invalid("the request has no 'model_spec'"))
 }
 
-fn metadata(engine: &Engine, request: &GetModelMetadataRequest) -> Result<GetModelMetadataResponse> {
+fn model_metadata(engine: &Engine, request: &GetModelMetadataRequest) -> Result<GetModelMetadataResponse> {
     let reference = reference(request.model_spec.clone())?;
     match request.metadata_field.as_slice() {
         [] => return Err(Error::invalid("the request has no 'metadata_field'")),

@@ -5,7 +5,7 @@ use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use kingpole_engine::ModelSpec;
 use kingpole_values::{
-    Code, Datatype, Error, InferResponse, Result, Shape, Tensor, Timing, write_byte_string,
+    Code, Datatype, Error, InferRequest, InferResponse, Result, Shape, Tensor, Timing, write_byte_string,
 };
 use kingpole_wire::RegionRange;
 use kingpole_wire::rest::{HEADER_LENGTH, RestReply, decode_infer_request, encode_infer_response_in_regions};
@@ -46,19 +46,29 @@ pub(super) async fn serve(request: HttpRequest, named: &Named<'_>, shared: &Shar
     let (mut request, reply, regions) = match decoded {
         Ok(decoded) if decoded.raw => match complete(decoded.request.inputs, named, shared) {
             Ok(input) => {
-                let request = kingpole_values::InferRequest { inputs: vec![input], ..Default::default() };
+                let request = InferRequest {
+                    model: named.model.into(),
+                    version: named.version.map(Into::into),
+                    inputs: vec![input],
+                    ..InferRequest::default()
+                };
                 (request, decoded.reply, None)
             }
             Err(error) => return refuse(&error),
         },
-        Ok(mut decoded) => match regions::fill(&mut decoded.request, decoded.regions, shared) {
-            Ok(regions) => (decoded.request, decoded.reply, regions),
-            Err(error) => return refuse(&error),
-        },
+        Ok(decoded) => {
+            let mut request = InferRequest {
+                model: named.model.into(),
+                version: named.version.map(Into::into),
+                ..decoded.request
+            };
+            match regions::fill(&mut request, decoded.regions, shared) {
+                Ok(regions) => (request, decoded.reply, regions),
+                Err(error) => return refuse(&error),
+            }
+        }
         Err(error) => return refuse(&error),
     };
-    request.model = named.model.into();
-    request.version = named.version.map(Into::into);
     match respond::timeout_us(&headers) {
         Ok(timeout_us) => respond::shorten(&mut request, timeout_us),
         Err(error) => return refuse(&error),

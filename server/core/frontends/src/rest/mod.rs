@@ -15,10 +15,23 @@ use kingpole_values::Code;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse, decode_percent};
 use crate::status::Dialect;
-use crate::{frame, graphpipe, migration, routes};
+use crate::{cors, frame, graphpipe, migration, routes};
 
 /// Answer a request, whichever HTTP version carried it.
 pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse {
+    let origins = shared.configuration.origins.as_ref();
+    if let Some(answer) = cors::preflight(origins, &request) {
+        return answer;
+    }
+    let permission = cors::permission(origins, &request);
+    let mut response = of_path(request, shared).await;
+    if let Some(permission) = permission {
+        cors::tell(permission, &mut response);
+    }
+    response
+}
+
+async fn of_path(request: HttpRequest, shared: &Shared) -> HttpResponse {
     let content_type = request.headers.get(header::CONTENT_TYPE);
     if request.method == Method::POST && content_type.is_some_and(|value| value == frame::MEDIA_TYPE) {
         return frame::over_http(request, shared).await;

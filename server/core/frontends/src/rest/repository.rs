@@ -9,6 +9,7 @@ use kingpole_values::{Code, Error, Parameter, Parameters, Result};
 use serde_json::{Map, Value, json};
 
 use super::object;
+use crate::budget::Charge;
 use crate::connection::Shared;
 use crate::message::{HttpRequest, HttpResponse};
 use crate::respond::{FILE, control};
@@ -56,12 +57,12 @@ pub(crate) fn unnamed(repository: &str) -> Error {
 }
 
 pub(super) async fn change(request: HttpRequest, model: &str, load: bool, shared: &Shared) -> HttpResponse {
-    // The body lives until the change is made: the files that came in it are paid for by it.
-    let object::Read { fields: mut object, body: _held } = match object::read(request, shared).await {
+    // The body lives until the change is made, and is charged for as long.
+    let object::Read { fields: mut object, body: _held, charge } = match object::read(request, shared).await {
         Ok(read) => read,
         Err(refusal) => return *refusal,
     };
-    let (parameters, files) = match read_parameters(object.remove("parameters")) {
+    let (parameters, files) = match read_parameters(object.remove("parameters"), &charge) {
         Ok(read) => read,
         Err(error) => return Dialect::Json.error(&error),
     };
@@ -79,7 +80,7 @@ pub(super) async fn change(request: HttpRequest, model: &str, load: bool, shared
 
 type Files = Vec<(String, Bytes)>;
 
-fn read_parameters(value: Option<Value>) -> Result<(Parameters, Files)> {
+fn read_parameters(value: Option<Value>, charge: &Charge) -> Result<(Parameters, Files)> {
     let object = match value {
         None | Some(Value::Null) => return Ok(Default::default()),
         Some(Value::Object(object)) => object,
@@ -88,7 +89,7 @@ fn read_parameters(value: Option<Value>) -> Result<(Parameters, Files)> {
     let (mut parameters, mut files) = (Parameters::new(), Files::new());
     for (name, value) in object {
         if name.starts_with(FILE) {
-            let content = read_file(&name, value)?;
+            let content = read_file(&name, value, charge.another())?;
             files.push((name, content));
         } else {
             let value = read_parameter(&name, value)?;
@@ -98,14 +99,15 @@ fn read_parameters(value: Option<Value>) -> Result<(Parameters, Files)> {
     Ok((parameters, files))
 }
 
-fn read_file(name: &str, value: Value) -> Result<Bytes> {
+fn read_file(name: &str, value: Value, mut charge: Charge) -> Result<Bytes> {
     let Value::String(text) = value else {
         return Err(Error::invalid(format!("parameter '{name}': a file's content is a string of base64")));
     };
-    STANDARD
+    charge.cover(text.len() / 4 * 3)?;
+    let content = STANDARD
         .decode(text)
-        .map(Bytes::from)
-        .map_err(|error| Error::invalid(format!("parameter '{name}' is not base64: {error}")))
+        .map_err(|error| Error::invalid(format!("parameter '{name}' is not base64: {error}")))?;
+    Ok(charge.hold(content.into()))
 }
 
 fn read_parameter(name: &str, value: Value) -> Result<Parameter> {
