@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use h2::server::{self, SendResponse};
-use h2::{Ping, PingPong, RecvStream, SendStream};
+use h2::{Ping, PingPong, Reason, RecvStream, SendStream};
 use http::{Method, Request, Response, header};
 use tokio::time::Sleep;
 
@@ -71,7 +71,12 @@ pub(crate) async fn serve(socket: Socket, shared: Rc<Shared>, others: usize) {
                 let farewell: &mut Pin<Box<Sleep>> = farewell;
                 let late = farewell.is_elapsed() || farewell.as_mut().poll(cx).is_ready();
                 let finished = late && !connection.has_streams();
-                return if finished { Poll::Ready(()) } else { Poll::Pending };
+                if !finished {
+                    return Poll::Pending;
+                }
+                // What is on its way to the socket still goes; a client that takes nothing is left by a time limit.
+                connection.abrupt_shutdown(Reason::NO_ERROR);
+                return connection.poll_closed(cx).map(|_| ());
             }
             if drained.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;

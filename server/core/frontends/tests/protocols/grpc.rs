@@ -1,14 +1,18 @@
 //! gRPC over a real HTTP/2 client.
 
+use std::time::Duration;
+
 use bytes::{BufMut, Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::{HeaderMap, Request};
+use kingpole_frontends::FrontendConfiguration;
 use kingpole_values::{Datatype, InferRequest, InferResponse, Shape, Tensor};
 use kingpole_wire::grpc::{decode_infer_response, encode_infer_request, proto};
 use prost::Message;
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-use crate::server::{LIMIT, Server};
+use crate::server::{LIMIT, SWOLLEN_BYTES, Server};
+use crate::transports::Folder;
 
 pub const INFER: &str = "/inference.GRPCInferenceService/ModelInfer";
 
@@ -384,6 +388,73 @@ async fn a_drained_connection_says_goodbye() {
     connection.await.unwrap().unwrap();
     let refused = client.clone().ready().await;
     assert!(refused.is_err());
+}
+
+/// A stream of which no more than `bytes_per_ms` come through from `far`.
+fn slowed(far: tokio::net::UnixStream, bytes_per_ms: usize) -> tokio::io::DuplexStream {
+    let (near, mut middle) = tokio::io::duplex(bytes_per_ms);
+    tokio::spawn(async move {
+        let (mut from, mut to) = tokio::io::split(far);
+        let (mut back, mut forth) = tokio::io::split(&mut middle);
+        let slow = async {
+            let mut piece = vec![0; bytes_per_ms];
+            while let Ok(read @ 1..) = from.read(&mut piece).await {
+                forth.write_all(&piece[..read]).await.unwrap();
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::select! { () = slow => {}, _ = tokio::io::copy(&mut back, &mut to) => {} }
+    });
+    near
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn a_client_that_reads_slowly_gets_its_whole_answers_from_a_server_that_drains() {
+    const ANSWERS: usize = 32;
+    // A Unix socket holds little, so that the ends of answers wait in the server.
+    let directory = Folder::new("drain");
+    let server =
+        Server::start_with(&[format!("unix:{}", directory.path("s"))], FrontendConfiguration::default());
+    server.publish_swell();
+    let stream = tokio::net::UnixStream::connect(directory.path("s")).await.unwrap();
+    let (client, connection) = h2::client::Builder::new()
+        .initial_window_size(1 << 20)
+        .initial_connection_window_size(64 << 20)
+        .handshake::<_, Bytes>(slowed(stream, 6 << 10))
+        .await
+        .unwrap();
+    tokio::spawn(connection);
+    let mut answers = Vec::new();
+    for _ in 0..ANSWERS {
+        let mut ready = client.clone().ready().await.unwrap();
+        let request = Request::post(format!("http://test{INFER}"))
+            .header("content-type", "application/grpc")
+            .body(())
+            .unwrap();
+        let (response, mut send) = ready.send_request(request, false).unwrap();
+        let asked = InferRequest { model: "swell".into(), ..self::request("a", &[1.0]) };
+        send.send_data(framed(&encode_infer_request(&asked, false).into_bytes()), true).unwrap();
+        answers.push(response);
+    }
+    let mut first = Some(answers.remove(0).await.unwrap());
+    server.drain();
+    let mut bytes = Vec::new();
+    for _ in 0..ANSWERS {
+        let answer = match first.take() {
+            Some(first) => first,
+            None => answers.remove(0).await.unwrap(),
+        };
+        let mut body = answer.into_body();
+        let mut length = 0;
+        while let Some(piece) = body.data().await {
+            let piece = piece.unwrap();
+            length += piece.len();
+            body.flow_control().release_capacity(piece.len()).unwrap();
+        }
+        assert!(body.trailers().await.unwrap().is_some());
+        bytes.push(length);
+    }
+    assert!(bytes.iter().all(|&length| length > SWOLLEN_BYTES), "{bytes:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
