@@ -3,203 +3,20 @@
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, PoisonError};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
-use bytes::Bytes;
-use kingpole_values::{ByteString, Code, Error, InferRequest, Parameter, Parameters, Result, Tensor};
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{Barrier, Notify, mpsc, oneshot, watch};
+use kingpole_values::{ByteString, Code, Error, InferRequest, Parameter, Parameters};
+use tokio::sync::{Notify, mpsc};
 
 use crate::batch::PARTS_ON_THE_WAY;
 use crate::departures::Departures;
 use crate::inline::{self, InlineQueues};
 use crate::pending::{Answer, Pending};
-use crate::registry::Registry;
-use crate::settings::Settings;
-use crate::{
-    Clock, IndexRow, LaneFailure, LaneFuture, LaneOutcome, LogSettings, Model, ModelSpec, ModelStatistics,
-    Placement, Pool, Responder, ServerInfo, validate,
-};
-
-/// What the engine is told once, at start.
-#[derive(Clone, Debug)]
-pub struct EngineConfiguration {
-    /// How many reactors there will be.
-    pub reactors: usize,
-    /// Most bytes of inputs that may wait for one model (for inline models: on one reactor).
-    pub queue_bytes: usize,
-    /// The model of requests that name none; the only one if `None`.
-    pub default_model: Option<ByteString>,
-    /// What the server says of itself.
-    pub info: ServerInfo,
-}
-
-/// A wish about the repository, answered by whoever manages it.
-#[derive(Clone, Debug, PartialEq)]
-pub enum ControlRequest {
-    /// Load a model, or load it anew.
-    Load {
-        /// The model.
-        model: String,
-        /// Overrides, as the Open Inference repository extension names them.
-        parameters: Parameters,
-        /// Files to load instead of the repository's, by their parameters' names.
-        files: Vec<(String, Bytes)>,
-    },
-    /// Unload a model.
-    Unload {
-        /// The model.
-        model: String,
-        /// As the Open Inference repository extension names them.
-        parameters: Parameters,
-    },
-}
-
-/// Control requests that may wait to be taken.
-const MAX_WAITING_CONTROLS: usize = 64;
-
-/// A control request and the way back.
-#[derive(Debug)]
-pub struct PendingControl {
-    /// What is wished.
-    pub request: ControlRequest,
-    /// Where the result goes.
-    pub answer: oneshot::Sender<Result<()>>,
-}
-
-/// What all reactors share.
-pub struct Shared {
-    registry: ArcSwap<Registry>,
-    clock: Clock,
-    configuration: EngineConfiguration,
-    ready: AtomicBool,
-    draining: AtomicBool,
-    pub(crate) refused: [AtomicU64; 17],
-    control: mpsc::Sender<PendingControl>,
-    wakers: Mutex<Vec<Arc<Notify>>>,
-    /// Registry changes are read-modify-write.
-    publishing: Mutex<()>,
-    /// Tells that the registry, readiness or draining has changed.
-    changes: watch::Sender<()>,
-    /// Where reactors wait for each other before they end.
-    last_connection: Barrier,
-    settings: Settings,
-}
-
-impl Shared {
-    /// The shared part, and where control requests come out.
-    pub fn new(
-        configuration: EngineConfiguration,
-        clock: Clock,
-    ) -> (Arc<Self>, mpsc::Receiver<PendingControl>) {
-        let (control, requests) = mpsc::channel(MAX_WAITING_CONTROLS);
-        let last_connection = Barrier::new(configuration.reactors.max(1));
-        let shared = Self {
-            registry: ArcSwap::from_pointee(Registry::with_default(configuration.default_model.clone())),
-            clock,
-            configuration,
-            ready: AtomicBool::new(false),
-            draining: AtomicBool::new(false),
-            refused: Default::default(),
-            control,
-            wakers: Mutex::default(),
-            publishing: Mutex::new(()),
-            changes: watch::Sender::new(()),
-            last_connection,
-            settings: Settings::default(),
-        };
-        (Arc::new(shared), requests)
-    }
-
-    fn change(&self, change: impl FnOnce(&Registry) -> Registry) {
-        let _one_at_a_time = self.publishing.lock().unwrap_or_else(PoisonError::into_inner);
-        let next = change(&self.registry.load());
-        self.registry.store(Arc::new(next));
-        self.changes.send_replace(());
-    }
-
-    /// Serve this version from now on, in place of an earlier load of it.
-    pub fn publish(&self, model: Arc<Model>) {
-        self.change(|registry| registry.with(model));
-    }
-
-    /// Stop admitting requests for exactly this load; those admitted run to their end.
-    pub fn withdraw(&self, model: &Model) {
-        self.change(|registry| registry.without(model.number));
-    }
-
-    /// What the index says of versions that are not served.
-    pub fn set_absent(&self, rows: Vec<IndexRow>) {
-        self.change(|registry| registry.with_absent(rows));
-    }
-
-    /// Whether every expected model is served.
-    pub fn set_ready(&self, ready: bool) {
-        self.ready.store(ready, Relaxed);
-        self.changes.send_replace(());
-    }
-
-    /// Refuse new requests from now on, and say so in readiness.
-    pub fn drain(&self) {
-        self.draining.store(true, Relaxed);
-        self.changes.send_replace(());
-    }
-
-    /// Requests admitted and not yet answered.
-    pub fn in_flight(&self) -> u64 {
-        self.registry.load().served().iter().map(|model| model.metrics.in_flight()).sum()
-    }
-
-    /// Let a reactor look at its queues: something outside changed.
-    pub fn wake(&self) {
-        for waker in self.wakers.lock().unwrap_or_else(PoisonError::into_inner).iter() {
-            waker.notify_one();
-        }
-    }
-
-    /// The clock of all deadlines.
-    pub fn clock(&self) -> Clock {
-        self.clock
-    }
-
-    /// Counters in the Open Inference form.
-    pub fn statistics(&self, name: Option<&str>, version: Option<&str>) -> Result<Vec<ModelStatistics>> {
-        let registry = self.registry.load();
-        let of = |model: &Arc<Model>| model.metrics.statistics(&model.spec.name, &model.spec.version);
-        match name {
-            None => Ok(registry.served().into_iter().map(of).collect()),
-            Some(name) if version.is_some() => Ok(vec![of(registry.find(name, version)?)]),
-            Some(name) => {
-                registry.find(name, None)?;
-                let served = registry.served().into_iter();
-                Ok(served.filter(|model| model.spec.name == *name).map(of).collect())
-            }
-        }
-    }
-
-    /// Everything counted, in Prometheus' text format.
-    pub fn metrics(&self) -> String {
-        crate::render::prometheus(&self.registry.load(), self)
-    }
-
-    /// Which lines are to be logged.
-    pub fn log_settings(&self) -> LogSettings {
-        self.settings.log()
-    }
-
-    /// Whether the server is shutting down.
-    pub fn is_draining(&self) -> bool {
-        self.draining.load(Relaxed)
-    }
-
-    /// Whether the server is ready for traffic.
-    pub fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed) && !self.is_draining()
-    }
-}
+use crate::relay::{Relay, relay};
+use crate::shared::Shared;
+use crate::{Placement, Pool, Responder, validate};
 
 struct Reactor {
     shared: Arc<Shared>,
@@ -226,54 +43,6 @@ pub struct Engine {
     reactor: Rc<Reactor>,
 }
 
-/// What a decoupled batch is relayed by: its responses as they come, and word that its request was answered.
-struct Relay {
-    parts: mpsc::Receiver<Vec<Tensor>>,
-    answered: oneshot::Receiver<()>,
-}
-
-/// Give a decoupled model's responses to its client as they come, for as long as it wants them.
-async fn relay(
-    (pool, clock): (&Pool, Clock),
-    batch: &crate::pool::Dispatched,
-    mut running: LaneFuture,
-    Relay { mut parts, mut answered }: Relay,
-) -> std::result::Result<LaneOutcome, LaneFailure> {
-    let mut ended = None;
-    loop {
-        tokio::select! {
-            // What was given before the end comes before the end.
-            biased;
-            part = parts.recv() => {
-                // The lane has let go of it, so that it has ended or is about to.
-                let Some(outputs) = part else { break };
-                let wanted = tokio::select! {
-                    wanted = std::future::poll_fn(|cx| pool.poll_ready_for_part(batch, cx)) => wanted,
-                    _ = &mut answered => false,
-                    // The lane has its own patience with a client that does not read.
-                    result = &mut running, if ended.is_none() => {
-                        let gives_up = result.is_err();
-                        ended = Some(result);
-                        !gives_up && std::future::poll_fn(|cx| pool.poll_ready_for_part(batch, cx)).await
-                    }
-                };
-                if !wanted || !pool.give_part(batch, outputs, clock.now_us()) {
-                    // The lane sees that nobody listens, and ends the batch.
-                    break;
-                }
-            }
-            result = &mut running, if ended.is_none() => ended = Some(result),
-            // Its deadline has come, or its client has gone.
-            _ = &mut answered => break,
-        }
-    }
-    drop(parts);
-    match ended {
-        Some(result) => result,
-        None => running.await,
-    }
-}
-
 /// What parameters take of a queue's bytes.
 fn parameter_bytes(parameters: &Parameters) -> usize {
     let of = |(name, value): &(ByteString, Parameter)| {
@@ -287,6 +56,10 @@ fn parameter_bytes(parameters: &Parameters) -> usize {
 const CALM_LOOKS: u32 = 2;
 
 impl Engine {
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.reactor.shared
+    }
+
     /// The engine of reactor number `index`.
     pub fn new(shared: Arc<Shared>, index: usize) -> Self {
         let wake = Arc::new(Notify::new());
@@ -557,93 +330,5 @@ impl Engine {
     /// answers, or running the batch, for a request of another, so none may end before all can.
     pub async fn all_connections_ended(&self) {
         self.reactor.shared.last_connection.wait().await;
-    }
-
-    /// The specification of a served model; the default one for an empty name.
-    pub fn model(&self, name: &str, version: Option<&str>) -> Result<Arc<ModelSpec>> {
-        Ok(self.reactor.shared.registry.load().find(name, version)?.spec.clone())
-    }
-
-    /// Whether a known model is served. `NOT_FOUND` for one nobody has heard of.
-    pub fn model_ready(&self, name: &str, version: Option<&str>) -> Result<bool> {
-        let registry = self.reactor.shared.registry.load();
-        match registry.find(name, version) {
-            Ok(_) => Ok(true),
-            Err(_) if registry.is_known(name, version) => Ok(false),
-            Err(error) => Err(error),
-        }
-    }
-
-    /// Served versions of a model, ascending.
-    pub fn versions(&self, name: &str) -> Vec<ByteString> {
-        self.reactor.shared.registry.load().versions(name)
-    }
-
-    /// Whether every expected model is served and the server is not shutting down.
-    pub fn is_ready(&self) -> bool {
-        self.reactor.shared.is_ready()
-    }
-
-    /// Always true: a server that is not live does not answer.
-    pub fn is_live(&self) -> bool {
-        true
-    }
-
-    /// Whether the server is shutting down.
-    pub fn is_draining(&self) -> bool {
-        self.reactor.shared.is_draining()
-    }
-
-    /// Tells whenever the registry, readiness or draining has changed.
-    pub fn changes(&self) -> watch::Receiver<()> {
-        self.reactor.shared.changes.subscribe()
-    }
-
-    /// The repository index.
-    pub fn index(&self, ready_only: bool) -> Vec<IndexRow> {
-        self.reactor.shared.registry.load().index(ready_only)
-    }
-
-    /// Counters in the Open Inference form.
-    pub fn statistics(&self, name: Option<&str>, version: Option<&str>) -> Result<Vec<ModelStatistics>> {
-        self.reactor.shared.statistics(name, version)
-    }
-
-    /// Ask for a change of the repository. The receiver fails if nobody manages it.
-    ///
-    /// # Errors
-    /// `RESOURCE_EXHAUSTED` when too many wait already.
-    pub fn control(&self, request: ControlRequest) -> Result<oneshot::Receiver<Result<()>>> {
-        let (answer, receiver) = oneshot::channel();
-        match self.reactor.shared.control.try_send(PendingControl { request, answer }) {
-            // A closed channel drops the sender, which the receiver reports.
-            Ok(()) | Err(TrySendError::Closed(_)) => Ok(receiver),
-            Err(TrySendError::Full(_)) => Err(Error::exhausted(format!(
-                "{MAX_WAITING_CONTROLS} requests to load or unload models wait already"
-            ))),
-        }
-    }
-
-    /// Which lines are logged.
-    pub fn log_settings(&self) -> LogSettings {
-        self.reactor.shared.log_settings()
-    }
-
-    /// Log other lines from now on.
-    ///
-    /// # Errors
-    /// `INVALID_ARGUMENT` or `UNIMPLEMENTED`, naming the setting; nothing is changed then.
-    pub fn change_log(&self, changes: &Parameters) -> Result<()> {
-        self.reactor.shared.settings.change_log(changes)
-    }
-
-    /// What the server says of itself.
-    pub fn info(&self) -> &ServerInfo {
-        &self.reactor.shared.configuration.info
-    }
-
-    /// Count a request that was refused before its model was known.
-    pub fn count_refused(&self, code: Code) {
-        self.reactor.shared.refused[usize::from(code.number())].fetch_add(1, Relaxed);
     }
 }

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kingpole_values::{Error, Result, Sequence, Tensor};
 
-use super::{Dispatched, Lane, LaneFailure, LaneOutcome, MAX_ATTEMPTS, Pool, PoolState};
+use super::queues::PoolState;
+use super::{Dispatched, MAX_ATTEMPTS, Pool};
 use crate::batch::{LaneBatch, Row, check_outputs};
 use crate::decide::Reason;
 use crate::pending::Pending;
 use crate::sequences::{Outcome, Sequences};
-use crate::{ModelSpec, SequencePolicy, Strategy};
+use crate::{Lane, LaneFailure, LaneOutcome, ModelSpec, SequencePolicy, Strategy};
 
 /// The sequences of one load of a model.
 pub(super) struct Kept {
