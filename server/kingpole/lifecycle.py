@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kingpole.configuration import ConfigurationError, ModelConfiguration, as_plain
+from kingpole.configuration import ConfigurationError, ModelConfiguration
 from kingpole.core_calls import Core
-from kingpole.merge import merge
+from kingpole.opening import describe, open_and_serve, reason_of
 from kingpole.repository import Artifact, Broken, Files, RepositoryError, Upload, check_name, scan
 from kingpole.repository.triton import read_override
 
@@ -379,7 +378,9 @@ class Lifecycle:
             self._publish()
         async with self._loading:
             try:
-                handle, opened, served = await asyncio.to_thread(self._open_and_serve, artifact)
+                handle, opened, served = await asyncio.to_thread(
+                    open_and_serve, self._core, artifact, self._worker
+                )
             except Exception as error:  # noqa: BLE001 - whatever it was is the reason
                 reason = reason_of(error)
                 self._fail(artifact.name, artifact.version, reason)
@@ -390,42 +391,11 @@ class Lifecycle:
             return lost
         self._versions[key] = Version(*key, "READY", "", handle, artifact, served["placed"], opened)
         self._publish()
-        for line in _describe(artifact, opened, served):
+        for line in describe(artifact, opened, served):
             self._report(line)
         if old is not None and old.handle is not None:
             await asyncio.to_thread(self._core.close, old.handle)
         return None
-
-    def _open_and_serve(self, artifact: Artifact) -> tuple[int, dict[str, Any], dict[str, Any]]:
-        """Load, merge, warm up and publish; in a thread, as the core blocks."""
-        configuration = artifact.configuration
-        file = str(artifact.file) if artifact.file else None
-        request = {
-            "name": artifact.name,
-            "version": artifact.version,
-            "backend": artifact.backend,
-            "directory": str(artifact.directory),
-            "file": file,
-            "worker": self._worker
-            if self._worker and configuration.worker == "auto"
-            else configuration.worker,
-            "instances": configuration.instances,
-            "device": configuration.device,
-            "configuration": {
-                **as_plain(configuration),
-                "name": artifact.name,
-                "version": artifact.version,
-                "file": file,
-            },
-        }
-        opened = json.loads(self._core.open(json.dumps(request).encode()))
-        try:
-            specification = merge(artifact, opened)
-            served = json.loads(self._core.serve(opened["handle"], json.dumps(specification).encode()))
-        except BaseException:
-            self._core.close(opened["handle"])
-            raise
-        return opened["handle"], {**opened, **specification}, served
 
     def _fail(self, name: str, version: str | None, reason: str) -> None:
         current = [
@@ -496,15 +466,6 @@ class Lifecycle:
         self._core.set_expected(self.ready)
 
 
-def reason_of(error: Exception) -> str:
-    """The sentence in an error: the core's come as code and message."""
-    if type(error).__name__ == "CoreError" and len(error.args) == 2:
-        return str(error.args[1])
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.strerror}: {os.fspath(error.filename) if error.filename else ''}".rstrip(": ")
-    return str(error) or type(error).__name__
-
-
 def _read_load(name: str, parameters: Mapping[str, Any], files: Files) -> Override | None:
     """The configuration that came with a load, if one did."""
     for key in parameters:
@@ -523,23 +484,3 @@ def _stamp(entries: list[Artifact | Broken]) -> object:
     return tuple(
         (each.version, each.stamp) if isinstance(each, Artifact) else each.reason for each in entries
     )
-
-
-def _describe(artifact: Artifact, opened: dict[str, Any], served: dict[str, Any]) -> list[str]:
-    """Say what is served, where it runs, and what was inferred."""
-    tensors = [
-        ", ".join(f"{row[0]} {row[1]}{row[2]}".replace(", ", ",") for row in opened[field])
-        for field in ("inputs", "outputs")
-    ]
-    rows = opened["max_batch_size"]
-    batching = f"batches up to {rows} rows" if rows else "does not batch"
-    profile = ", ".join(f"{size} rows {round(us)} \u00b5s" for size, us in served.get("profile", []))
-    lines = [
-        f"{artifact.name} version {artifact.version}: ready, {artifact.backend},"
-        f" runs {served['placed']}, {batching}",
-        f"  {tensors[0]} -> {tensors[1]}",
-    ]
-    if profile:
-        lines.append(f"  warm: {profile}")
-    notes = dict.fromkeys((*artifact.notes, *opened.get("notes", []), *served.get("notes", [])))
-    return [*lines, *(f"  {note}" for note in notes)]

@@ -13,8 +13,8 @@ from kingpole.configuration import (
     TensorConfiguration,
     write_configuration,
 )
-from kingpole.lifecycle import reason_of
 from kingpole.merge import merge
+from kingpole.opening import reason_of
 from kingpole.repository import Artifact, Broken, RepositoryError, scan
 
 

@@ -17,9 +17,10 @@ from kingpole import __version__
 from kingpole.cli import INTERRUPTED, NOT_STARTED, SUCCESS, USAGE, CommandError
 from kingpole.cli.settings import Resolved, resolve
 from kingpole.cpus import available_cpus
-from kingpole.lifecycle import Lifecycle, reason_of
+from kingpole.lifecycle import Lifecycle
 from kingpole.log import Log
 from kingpole.memory import available_memory_bytes
+from kingpole.opening import reason_of
 from kingpole.repository import RepositoryError, scan
 
 if TYPE_CHECKING:  # the commands that need no server work without the compiled part

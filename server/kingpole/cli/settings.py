@@ -91,7 +91,7 @@ SETTINGS = (
     ),
     Setting(
         "cors_origin",
-        "origin of web pages whose scripts may call over HTTP, such as https://example.org, repeatable; * is any",
+        "origin of web pages whose scripts may call over HTTP (https://example.org), repeatable; * is any",
         [],
         many=True,
     ),
