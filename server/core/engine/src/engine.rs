@@ -16,7 +16,7 @@ use crate::inline::{self, InlineQueues};
 use crate::pending::{Answer, Pending};
 use crate::relay::{Relay, relay};
 use crate::shared::Shared;
-use crate::{Placement, Pool, Responder, validate};
+use crate::{Pipeline, Placement, Pool, Responder, pipeline, validate};
 
 struct Reactor {
     shared: Arc<Shared>,
@@ -81,13 +81,23 @@ impl Engine {
     }
 
     /// Validate, admit and queue a request. Never blocks; the answer may come at once.
-    pub fn infer(&self, mut request: InferRequest, received: Instant, responder: Box<dyn Responder>) {
+    pub fn infer(&self, request: InferRequest, received: Instant, responder: Box<dyn Responder>) {
+        if self.reactor.shared.draining.load(Relaxed) {
+            self.count_refused(Code::Unavailable);
+            return Answer::new(responder).give(Err(Error::unavailable("the server is shutting down")));
+        }
+        self.infer_step(request, received, responder);
+    }
+
+    /// The same for a request that an admitted one needs, so that it is taken while the server drains, too.
+    pub(crate) fn infer_step(
+        &self,
+        mut request: InferRequest,
+        received: Instant,
+        responder: Box<dyn Responder>,
+    ) {
         let shared = &self.reactor.shared;
         let answer = Answer::new(responder);
-        if shared.draining.load(Relaxed) {
-            self.count_refused(Code::Unavailable);
-            return answer.give(Err(Error::unavailable("the server is shutting down")));
-        }
         let registry = shared.registry.load();
         let model = match registry.find(&request.model, request.version.as_deref()) {
             Ok(model) => model.clone(),
@@ -139,7 +149,7 @@ impl Engine {
             given: 0,
             given_us: enqueued_us,
             alone: false,
-            sequence: request.sequence.filter(|_| model.spec.sequence.is_some()),
+            sequence: request.sequence.filter(|_| model.takes_sequences()),
             in_batch: false,
             doom: None,
             relayed: None,
@@ -168,6 +178,9 @@ impl Engine {
                     return pending.fail(error, now_us);
                 }
             }
+            Placement::Pipeline(pipeline) => {
+                return self.enter(Arc::clone(pipeline), pending, limit_bytes);
+            }
             Placement::Lanes(pool, handle) => {
                 let (pool, handle, deadline_us) = (pool.clone(), *handle, pending.deadline_us);
                 match pool.submit(pending, handle, limit_bytes, &reactor.departures) {
@@ -184,6 +197,24 @@ impl Engine {
         if !reactor.running.get() {
             reactor.wake.notify_one();
         }
+    }
+
+    /// Begin a request's way through a pipeline, on this reactor.
+    fn enter(&self, pipeline: Arc<Pipeline>, pending: Pending, limit_bytes: usize) {
+        let bytes = pending.bytes;
+        if !pipeline.take_in(bytes, limit_bytes) {
+            let error = Error::exhausted(format!(
+                "pipeline '{}' is full, the limit is {limit_bytes} bytes",
+                pending.model.spec.name
+            ));
+            let now_us = pending.enqueued_us;
+            return pending.fail(error, now_us);
+        }
+        let engine = self.clone();
+        tokio::task::spawn_local(async move {
+            pipeline::run(engine, Arc::clone(&pipeline), pending).await;
+            pipeline.let_go(bytes);
+        });
     }
 
     fn touch(&self, pool: Arc<Pool>) {

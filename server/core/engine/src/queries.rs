@@ -22,7 +22,7 @@ impl Engine {
     pub fn model_ready(&self, name: &str, version: Option<&str>) -> Result<bool> {
         let registry = self.shared().registry.load();
         match registry.find(name, version) {
-            Ok(_) => Ok(true),
+            Ok(model) => Ok(registry.is_whole(model)),
             Err(_) if registry.is_known(name, version) => Ok(false),
             Err(error) => Err(error),
         }

@@ -8,7 +8,7 @@ use kingpole_values::{ByteString, Error, Result};
 use tokio::sync::oneshot;
 
 use crate::metrics::ModelMetrics;
-use crate::{BatchingPolicy, InlineModel, ModelSpec, Pool, Profile};
+use crate::{BatchingPolicy, InlineModel, ModelSpec, Pipeline, Pool, Profile};
 
 /// Where a model's batches run.
 pub enum Placement {
@@ -16,6 +16,8 @@ pub enum Placement {
     Inline(Arc<dyn InlineModel>),
     /// In the lanes of a pool; the number is the model's handle there.
     Lanes(Arc<Pool>, u32),
+    /// Nowhere itself: its steps ask other models.
+    Pipeline(Arc<Pipeline>),
 }
 
 /// One served version of a model.
@@ -57,6 +59,11 @@ impl Model {
     /// What was learned of its speed so far.
     pub fn profile(&self) -> Profile {
         self.profile.lock().map(|profile| profile.clone()).unwrap_or_default()
+    }
+
+    /// Whether it means something to it where a request stands in a sequence. For a pipeline its steps decide.
+    pub(crate) fn takes_sequences(&self) -> bool {
+        self.spec.sequence.is_some() || matches!(self.placement, Placement::Pipeline(_))
     }
 
     pub(crate) fn policy(&self) -> BatchingPolicy {
@@ -142,6 +149,15 @@ impl Registry {
             )),
             _ => Error::not_found(format!("Request for unknown model: '{shown}' is not found")),
         }
+    }
+
+    /// Whether everything that a model needs is served: the models of a pipeline's steps.
+    pub fn is_whole(&self, model: &Model) -> bool {
+        let Placement::Pipeline(pipeline) = &model.placement else { return true };
+        pipeline
+            .models()
+            .into_iter()
+            .all(|(name, version)| self.find(name, version).is_ok_and(|model| self.is_whole(model)))
     }
 
     pub fn is_known(&self, name: &str, version: Option<&str>) -> bool {

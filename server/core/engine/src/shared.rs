@@ -136,6 +136,14 @@ impl Shared {
         self.changes.send_replace(());
     }
 
+    /// A served version; the latest if none is named.
+    ///
+    /// # Errors
+    /// `NOT_FOUND` or `UNAVAILABLE`, with the reason.
+    pub fn find(&self, name: &str, version: Option<&str>) -> Result<Arc<Model>> {
+        self.registry.load().find(name, version).cloned()
+    }
+
     /// Requests admitted and not yet answered.
     pub fn in_flight(&self) -> u64 {
         self.registry.load().served().iter().map(|model| model.metrics.in_flight()).sum()
