@@ -86,6 +86,28 @@ class SequenceConfiguration(_Closed, frozen=True, kw_only=True):
     states: tuple[StateConfiguration, ...] = ()
 
 
+class StepConfiguration(_Closed, frozen=True, kw_only=True):
+    """One step of a pipeline: a model that is asked, and what its tensors are called in the pipeline.
+
+    `inputs` and `outputs` are by the model's names. `when` and `unless` name a BOOL that decides whether the
+    step runs; `each_row` makes every row a request of its own, to a model that does not batch.
+    """
+
+    model: Name
+    name: str | None = None
+    version: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    inputs: dict[str, str] = {}
+    outputs: dict[str, str] = {}
+    when: str | None = None
+    unless: str | None = None
+    each_row: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse two conditions."""
+        if self.when is not None and self.unless is not None:
+            raise ValueError(f"step '{self.name or self.model}': `when` and `unless` exclude each other")
+
+
 class VersionPolicy(_Closed, frozen=True, kw_only=True):
     """Which versions are served: the `latest` so many, or the `specific` ones."""
 
@@ -106,6 +128,7 @@ class ModelConfiguration(_Closed, frozen=True, kw_only=True):
     max_batch_size: Annotated[int, msgspec.Meta(ge=0, le=1 << 20)] | None = None
     decoupled: bool | None = None
     sequence: SequenceConfiguration | None = None
+    steps: tuple[StepConfiguration, ...] = ()
     max_queue_delay_us: Annotated[int, msgspec.Meta(ge=0)] = 0
     default_timeout_us: Annotated[int, msgspec.Meta(ge=1)] | None = None
     execute_limit_seconds: Annotated[int, msgspec.Meta(ge=1, le=86_400)] | None = None

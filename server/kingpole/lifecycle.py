@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 from kingpole.configuration import ConfigurationError, ModelConfiguration
 from kingpole.core_calls import Core
 from kingpole.opening import describe, open_and_serve, reason_of
+from kingpole.pipelines import asked_by, concerned, in_rounds
 from kingpole.repository import Artifact, Broken, Files, RepositoryError, Upload, check_name, scan
 from kingpole.repository.triton import read_override
 
@@ -102,6 +103,7 @@ class Lifecycle:
         self._seen: dict[str, object] = {}
         self._loaded_stamps: dict[str, object] = {}
         self._lost_early: dict[int, str] = {}
+        self._pipelines: dict[str, list[Artifact | Broken]] = {}
 
     @property
     def ready(self) -> bool:
@@ -129,7 +131,7 @@ class Lifecycle:
             wanted = set(found)
         self._expected = set(wanted)
         self._publish()
-        await asyncio.gather(*(self._change(name, found.get(name, [])) for name in sorted(wanted)))
+        await self._change_all({name: found.get(name, []) for name in wanted})
         self._loaded_stamps = {name: _stamp(entries) for name, entries in found.items()}
         self._seen = dict(self._loaded_stamps)
 
@@ -140,16 +142,17 @@ class Lifecycle:
         settled = {name for name, stamp in stamps.items() if self._seen.get(name) == stamp}
         gone = {name for name in self._loaded_stamps if name not in stamps and name not in self._seen}
         self._seen = stamps
-        changes: list[Awaitable[Any]] = []
-        for name in sorted(settled):
-            if self._loaded_stamps.get(name) != stamps[name]:
-                self._loaded_stamps[name] = stamps[name]
-                self._expected.add(name)
-                changes.append(self._change(name, found[name]))
-        for name in sorted(gone):
+        changed = {name for name in settled if self._loaded_stamps.get(name) != stamps[name]}
+        for name in changed:
+            self._loaded_stamps[name] = stamps[name]
+            self._expected.add(name)
+        for name in gone:
             del self._loaded_stamps[name]
-            changes.append(self._unload(name))
-        await asyncio.gather(*changes)
+        await asyncio.gather(
+            self._change_all({name: found[name] for name in changed}),
+            *(self._unload(name) for name in sorted(gone)),
+        )
+        await self._look_again(changed)
 
     async def load(self, name: str, parameters: Mapping[str, Any] | None = None, files: Files = ()) -> None:
         """Load or reload a model because somebody asked.
@@ -189,7 +192,10 @@ class Lifecycle:
                 await asyncio.to_thread(upload.remove)
         if not found:
             raise ControlError("NOT_FOUND", f"failed to load '{name}': the repository has no such model")
+        await self._load_asked(found)
         reason = await self._change(name, found, upload)
+        if reason is None:
+            await self._look_again({name})
         if reason is not None:
             raise ControlError("FAILED_PRECONDITION", f"failed to load '{name}': {reason}")
         self._expected.add(name)
@@ -203,7 +209,7 @@ class Lifecycle:
 
         Args:
             name: The model.
-            parameters: `unload_dependents` is accepted; no model depends on another.
+            parameters: `unload_dependents`: of a pipeline, also unload the models that it asks.
 
         Raises:
             ControlError: When this server does not take such requests.
@@ -220,6 +226,7 @@ class Lifecycle:
         if name not in self._changing:
             # Never heard of: whoever makes names up leaves nothing behind.
             return
+        asked = asked_by(self._pipelines.get(name, ())) if (parameters or {}).get("unload_dependents") else ()
         lock = self._changing[name]
         # Given back by the task that does the rest, so that no other change comes between.
         await lock.acquire()
@@ -231,6 +238,8 @@ class Lifecycle:
             raise
         self._unloading.add(task)
         task.add_done_callback(self._unloading.discard)
+        for each in sorted(asked):
+            await self.unload(each, parameters)
 
     async def close(self) -> None:
         """Finish what is being unloaded, and remove the files that came with requests."""
@@ -328,9 +337,35 @@ class Lifecycle:
             finally:
                 await self._tidy(name)
 
+    async def _change_all(self, found: Mapping[str, list[Artifact | Broken]]) -> None:
+        """Bring models to what was found, pipelines after the models that they ask."""
+        for names in in_rounds(found):
+            await asyncio.gather(*(self._change(name, found[name]) for name in names))
+
+    async def _look_again(self, changed: set[str]) -> None:
+        """Check the pipelines that ask these models again: what was missing may be there, or fit no more."""
+        for name in concerned(self._pipelines, changed):
+            await self._change(name, self._pipelines[name])
+
+    async def _load_asked(self, found: list[Artifact | Broken]) -> None:
+        """Load what a pipeline asks and is not served yet, as Triton does. Its own check tells what is absent."""
+        served = {entry.name for entry in self._versions.values() if entry.state == "READY"}
+        asked = asked_by(found) - served
+        there = await self._scan() if asked else {}
+        wanted: dict[str, list[Artifact | Broken]] = {}
+        while asked:
+            new = {name: there[name] for name in asked & there.keys()}
+            wanted.update(new)
+            asked = {each for entries in new.values() for each in asked_by(entries)} - served - wanted.keys()
+        await self._change_all(wanted)
+        self._expected |= wanted.keys()
+
     async def _bring(self, name: str, found: list[Artifact | Broken]) -> str | None:
         broken = next((each.reason for each in found if isinstance(each, Broken)), None)
         artifacts = [each for each in found if isinstance(each, Artifact)]
+        self._pipelines.pop(name, None)
+        if asked_by(found):
+            self._pipelines[name] = found
         if not found:
             broken = "there is no model of this name in the repository"
         elif not artifacts and broken is None:
@@ -427,6 +462,7 @@ class Lifecycle:
     async def _withdraw(self, name: str) -> list[Version]:
         """Admit no more requests for a model; gives its versions. Its lock is held."""
         self._expected.discard(name)
+        self._pipelines.pop(name, None)
         entries = [entry for entry in self._versions.values() if entry.name == name]
         for entry in entries:
             entry.state, entry.reason = "UNLOADING", ""

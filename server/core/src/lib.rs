@@ -7,6 +7,7 @@ mod configuration;
 mod lane;
 mod models;
 mod native;
+mod pipelines;
 mod server;
 mod supervisor;
 mod warmup;

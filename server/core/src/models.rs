@@ -5,13 +5,14 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kingpole_engine::{InlineModel, Model, ModelSpec, Placement, Profile};
+use kingpole_engine::{InlineModel, Model, ModelSpec, Pipeline, Placement, Profile, StepConfiguration};
 use kingpole_values::{Code, Error, Result};
 use serde_json::Value;
 use tokio::sync::oneshot;
 
 use crate::configuration::{OpenRequest, Opened, Served, Specification, WorkerKind};
 use crate::native::{NativeBackend, NativeBackends};
+use crate::pipelines;
 use crate::server::Server;
 use crate::supervisor::WorkerPool;
 use crate::warmup::warm_up;
@@ -25,6 +26,8 @@ pub struct Models {
     native: NativeBackends,
     entries: Mutex<HashMap<u64, Entry>>,
     next_handle: AtomicU64,
+    /// Held while a pipeline is checked and published, so that two cannot come to ask each other.
+    joining: Mutex<()>,
     /// One pool for each device, made when first needed.
     shared: Mutex<HashMap<String, Arc<WorkerPool>>>,
 }
@@ -52,12 +55,14 @@ pub struct ModelFiles {
 enum Door {
     Inline(Arc<dyn InlineModel>),
     Lanes { pool: Arc<WorkerPool>, handle: u32, own: bool },
+    Steps(Arc<Vec<StepConfiguration>>),
 }
 
 impl Door {
     fn placed(&self) -> &'static str {
         match self {
             Self::Inline(_) => "inline",
+            Self::Steps(_) => "pipeline",
             Self::Lanes { own: true, .. } => "own",
             Self::Lanes { .. } => "shared",
         }
@@ -71,6 +76,7 @@ impl Models {
             server,
             entries: Mutex::default(),
             next_handle: AtomicU64::new(1),
+            joining: Mutex::default(),
             shared: Mutex::default(),
         })
     }
@@ -83,6 +89,9 @@ impl Models {
     pub fn open(&self, request: OpenRequest) -> Result<Opened> {
         let handle = self.next_handle.fetch_add(1, Relaxed);
         let (door, mut opened) = match request.worker {
+            _ if request.backend == pipelines::BACKEND => {
+                pipelines::open(&request).map(|(steps, opened)| (Door::Steps(Arc::new(steps)), opened))?
+            }
             WorkerKind::Inline => self.open_inline(&request)?,
             WorkerKind::Auto if self.may_run_inline(&request) => self.open_inline(&request)?,
             _ => self.open_in_worker(handle, &request)?,
@@ -174,13 +183,19 @@ impl Models {
         };
         let mut notes = Vec::new();
         let (door, profile) = self.settle(handle, &request, &spec, door, specification.warmup, &mut notes)?;
+        let joining = self.joining.lock().unwrap_or_else(PoisonError::into_inner);
         let placement = match &door {
             Door::Inline(model) => Placement::Inline(model.clone()),
             Door::Lanes { pool, handle, .. } => Placement::Lanes(pool.lanes(), *handle),
+            Door::Steps(steps) => {
+                let find = |name: &str, version: Option<&str>| self.server.shared.find(name, version);
+                Placement::Pipeline(Arc::new(Pipeline::new(&spec, steps, find)?))
+            }
         };
         let served = Served { placed: door.placed(), profile: profile.table().collect(), notes };
         let (model, closed) = Model::new(spec, placement, profile, self.server.configuration.reactors);
         self.server.shared.publish(model.clone());
+        drop(joining);
         if let Some(entry) = self.entries().get_mut(&handle) {
             entry.door = door;
             entry.served = Some((model, closed));
@@ -200,6 +215,7 @@ impl Models {
     ) -> Result<(Door, Profile)> {
         let limit_us = self.server.configuration.inline_limit_us;
         let inline = match &door {
+            Door::Steps(_) => return Ok((door, Profile::default())),
             Door::Inline(model) => model.clone(),
             Door::Lanes { pool, handle, .. } => {
                 let profile = self.warm_up_in_worker((pool, *handle), request, spec, warmup, notes)?;

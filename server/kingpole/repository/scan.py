@@ -12,6 +12,9 @@ from kingpole.repository.files import RepositoryError, check_name, resolve_insid
 from kingpole.repository.labels import find_labels
 from kingpole.repository.triton import read_prototext
 
+PIPELINE = "pipeline"
+"""The backend of models that are made of others; nothing of them is a file."""
+
 _ARTEFACTS = {"onnx": "model.onnx", "python": "model.py"}
 
 
@@ -148,6 +151,10 @@ def _artifact(
 ) -> Artifact:
     notes = list(notes)
     backend, filename = configuration.backend, configuration.file
+    if configuration.steps and backend in (None, PIPELINE):
+        backend = PIPELINE
+    elif configuration.steps:
+        raise ConfigurationError(f"steps: they belong to a pipeline, not to the backend '{backend}'")
     present = sorted(each.name for each in directory.iterdir())
     if backend is None:
         for candidate, usual in _ARTEFACTS.items():

@@ -8,15 +8,14 @@ from typing import Any
 
 import msgspec
 
-from kingpole.configuration import ConfigurationError, ModelConfiguration
+from kingpole.configuration import ConfigurationError, ModelConfiguration, StepConfiguration
 from kingpole.repository.prototext import PrototextError, parse
 from kingpole.repository.triton_sequences import read_sequence_batching, sequence_batching
 
 _BACKENDS = {"onnxruntime": "onnx"}
-_PLATFORMS = {"onnxruntime_onnx": "onnx"}
+_PLATFORMS = {"onnxruntime_onnx": "onnx", "ensemble": "pipeline"}
 # What would change what a model answers, and cannot be done.
 _REFUSED = {
-    "ensemble_scheduling": "ensembles are not supported yet",
     "batch_input": "inputs made of a batch's sizes are not supported",
     "batch_output": "outputs scattered over a batch are not supported",
     "model_repository_agents": "repository agents are not supported",
@@ -33,11 +32,13 @@ _IGNORED = {
     "model_warmup": "models are warmed up with generated inputs",
 }
 # Maps from names that are the owner's, not protobuf's.
-_MAPS = frozenset({"parameters", "metric_tags", "cc_model_filenames", "priority_queue_policy"})
+_MAPS = frozenset(
+    {"input_map", "output_map", "parameters", "metric_tags", "cc_model_filenames", "priority_queue_policy"}
+)
 _KNOWN = frozenset(
     {"name", "platform", "backend", "default_model_filename", "max_batch_size", "input", "output",
      "version_policy", "dynamic_batching", "instance_group", "parameters", "model_transaction_policy",
-     "sequence_batching"}
+     "sequence_batching", "ensemble_scheduling"}
 )  # fmt: skip
 
 
@@ -105,6 +106,8 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
     _read_batching(_message(fields, "dynamic_batching", file), plain, file, notes)
     if "sequence_batching" in fields:
         _read_sequences(_message(fields, "sequence_batching", file), plain, file, notes)
+    if "ensemble_scheduling" in fields:
+        _read_steps(_message(fields, "ensemble_scheduling", file), plain, file)
     _read_instances(_list(fields, "instance_group", file), plain, file, notes)
     options = _read_parameters(fields.get("parameters"), file)
     if options:
@@ -195,7 +198,9 @@ def config_json(specification: Mapping[str, Any], configuration: ModelConfigurat
         "model_warmup": [],
         "model_transaction_policy": {"decoupled": bool(specification.get("decoupled"))},
     }
-    if configuration.sequence is not None:
+    if configuration.steps:
+        made["ensemble_scheduling"] = {"step": [_step(each) for each in configuration.steps]}
+    elif configuration.sequence is not None:
         made["sequence_batching"] = sequence_batching(
             configuration.sequence,
             specification["sequence"],
@@ -219,6 +224,17 @@ def config_json(specification: Mapping[str, Any], configuration: ModelConfigurat
             "priority_queue_policy": {},
         }
     return json.dumps(made, separators=(",", ":"))
+
+
+def _step(step: StepConfiguration) -> dict[str, Any]:
+    """A step as Triton has it, which knows no conditions."""
+    return {
+        "model_name": step.model,
+        "model_version": step.version or -1,
+        "input_map": dict(step.inputs),
+        "output_map": dict(step.outputs),
+        "model_namespace": "",
+    }
 
 
 def _version_policy(configuration: ModelConfiguration) -> dict[str, Any]:
@@ -360,6 +376,34 @@ def _read_sequences(batching: Mapping[str, Any], plain: dict[str, Any], file: st
         raise
     except (AttributeError, TypeError, ValueError, OverflowError) as error:
         raise ConfigurationError(f"{file}: sequence_batching: a field has the wrong type: {error}") from error
+
+
+def _read_steps(scheduling: Mapping[str, Any], plain: dict[str, Any], file: str) -> None:
+    """An ensemble's steps. Its maps are messages of key and value in text, objects in JSON."""
+    names: dict[str, int] = {}
+    steps = []
+    for each in _list(scheduling, "step", file):
+        model = str(each.get("model_name", ""))
+        # The same model may be asked more than once.
+        names[model] = names.get(model, 0) + 1
+        step: dict[str, Any] = {
+            "model": model,
+            "name": model if names[model] == 1 else f"{model} ({names[model]})",
+            "inputs": _string_map(each, "input_map", file),
+            "outputs": _string_map(each, "output_map", file),
+        }
+        version = _integer(each, "model_version", file) if "model_version" in each else -1
+        if version > 0:
+            step["version"] = version
+        steps.append(step)
+    plain["steps"] = steps
+
+
+def _string_map(fields: Mapping[str, Any], name: str, file: str) -> dict[str, str]:
+    value = fields.get(name) or {}
+    if isinstance(value, dict) and not value.keys() <= {"key", "value"}:
+        return {str(key): str(each) for key, each in value.items()}
+    return {str(row.get("key", "")): str(row.get("value", "")) for row in _list(fields, name, file)}
 
 
 def _read_instances(
