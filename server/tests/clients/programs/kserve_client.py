@@ -261,7 +261,14 @@ async def test_the_v1_client_is_told_what_was_wrong(address: str) -> None:
 async def test_no_call_of_the_clients_is_left_out(address: str) -> None:
     """A call that a new version adds fails here until there is a case for it."""
     made = {
-        InferenceRESTClient: {"infer", "explain", "is_server_live", "is_server_ready", "is_model_ready", "close"},
+        InferenceRESTClient: {
+            "infer",
+            "explain",
+            "is_server_live",
+            "is_server_ready",
+            "is_model_ready",
+            "close",
+        },
         InferenceGRPCClient: {"infer", "is_server_live", "is_server_ready", "is_model_ready", "close"},
     }
     for kind, names in made.items():

@@ -1,8 +1,8 @@
-"""The calls of Seldon Core 1's executor with `protocol: v2`, one by one, and of the kubelet and Prometheus beside it.
+"""The calls of Seldon Core 1's executor with `protocol: v2`, one by one, and of the kubelet beside it.
 
 The executor reaches a graph's unit over HTTP (port 9000 there) and gRPC (9500): the same port here.
 
-Source: Seldon Core 1.17, executor/api/rest and executor/api/grpc/kfserving; operator/controllers for the probes.
+Source: Seldon Core 1.17: executor/api/rest, executor/api/grpc/kfserving, and operator/controllers for probes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ PUID = "Seldon-Puid"
 def ask(address: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> tuple[int, Any]:
     """Ask as the executor's Go client does: its own request id, and JSON as the content type."""
     data = None if body is None else json.dumps(body).encode()
-    told = {"Content-Type": "application/json", PUID: "abc", "User-Agent": "Go-http-client/1.1", **(headers or {})}
+    told = {
+        "Content-Type": "application/json",
+        PUID: "abc",
+        "User-Agent": "Go-http-client/1.1",
+        **(headers or {}),
+    }
     request = urllib.request.Request(f"http://{address}{path}", data, told)
     try:
         with urllib.request.urlopen(request, timeout=SECONDS) as answer:
@@ -67,7 +72,10 @@ def test_its_metadata_call_describes_the_unit(address: str) -> None:
 
 def test_the_kubelet_probes_the_container(address: str) -> None:
     assert ask(address, "/v2/health/live", headers={"User-Agent": "kube-probe/1.29"}) == (200, {"live": True})
-    assert ask(address, "/v2/health/ready", headers={"User-Agent": "kube-probe/1.29"}) == (200, {"ready": True})
+    assert ask(address, "/v2/health/ready", headers={"User-Agent": "kube-probe/1.29"}) == (
+        200,
+        {"ready": True},
+    )
     # A container without probes of its own gets one that only connects.
     host, port = address.split(":")
     for _ in range(20):

@@ -1,7 +1,8 @@
 """Every public call of tritonclient, one method here for each of its names, in all four forms of its client.
 
-What is public is asked of the library itself, so that a call which a new version adds fails here until somebody
-says what the server makes of it. That a method really makes the call that it is named after is recorded.
+What is public is asked of the library itself, so that a call which a new version adds fails here until
+somebody says what the server makes of it. That a method really makes the call that it is named after is
+recorded.
 """
 
 from __future__ import annotations
@@ -233,7 +234,8 @@ class OfClient:
             shm.destroy_shared_memory_region(region)
 
     async def get_system_shared_memory_status(self) -> None:
-        assert not (await self._told("get_system_shared_memory_status") or {}), "all are unregistered"
+        told = await self._told("get_system_shared_memory_status")
+        assert told in ([], {}), "all are unregistered"
         await self._refused(NOT_FOUND, "nobody", "get_system_shared_memory_status", "nobody")
 
     async def unregister_system_shared_memory(self) -> None:
@@ -245,7 +247,7 @@ class OfClient:
         await self._refused(UNIMPLEMENTED, "no CUDA", "register_cuda_shared_memory", "gpu", handle, 0, 8)
 
     async def get_cuda_shared_memory_status(self) -> None:
-        assert not (await self._told("get_cuda_shared_memory_status") or {})
+        assert await self._told("get_cuda_shared_memory_status") in ([], {})
 
     async def unregister_cuda_shared_memory(self) -> None:
         await self._ask("unregister_cuda_shared_memory", "gpu")
@@ -324,7 +326,7 @@ class OfClient:
         body, length = client.generate_request_body(self._x(), request_id="b", parameters={"own": 1})
         headers = {} if length is None else {"Inference-Header-Content-Length": str(length)}
         asked = urllib.request.Request(f"http://{self.address}/v2/models/{MLP}/infer", body, headers)
-        with urllib.request.urlopen(asked, timeout=SECONDS) as answer:
+        with await asyncio.to_thread(urllib.request.urlopen, asked, timeout=SECONDS) as answer:
             told = answer.headers.get("Inference-Header-Content-Length")
             length = None if told is None else int(told)
             result = client.parse_response_body(answer.read(), header_length=length)
@@ -423,9 +425,7 @@ def test_every_function_of_the_utilities(address: str) -> None:
     assert triton_utils.triton_to_np_dtype(triton_utils.np_to_triton_dtype(np.float16)) == np.float16
     check_raises(InferenceServerException, lambda: triton_utils.raise_error("so"), "so")
     client = over_grpc.InferenceServerClient(address)
-    error = check_raises(
-        InferenceServerException, lambda: client.get_model_metadata("nobody"), "nobody"
-    )
+    error = check_raises(InferenceServerException, lambda: client.get_model_metadata("nobody"), "nobody")
     assert isinstance(error, InferenceServerException)
     assert error.status() == "StatusCode.NOT_FOUND"
     check_named(error.message(), "Request for unknown model: 'nobody' is not found")
