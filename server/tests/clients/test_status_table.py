@@ -19,7 +19,7 @@ import kingpole_client
 import pytest
 import served
 from running import Running, serving, write_repository
-from wire import Answer, connect, field, head, post, protobuf_request, read_answer
+from wire import Answer, connect, field, head, post, protobuf_request, read_answer, varint
 
 SERVICE = "/inference.GRPCInferenceService/"
 NOT_FOUND, INVALID = grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT
@@ -47,6 +47,16 @@ def infer(x):
     return x
 """
 """A model that answers once a file is there; not when it is warmed up, which is with zeros."""
+
+NARROW = """
+backend: identity
+inputs:
+  - {name: uint8, datatype: UINT8, shape: [1], optional: true}
+  - {name: int8, datatype: INT8, shape: [1], optional: true}
+outputs:
+  - {name: uint8_out, datatype: UINT8, shape: [1]}
+  - {name: int8_out, datatype: INT8, shape: [1]}
+"""
 
 UNKNOWN = "Request for unknown model: 'nobody' is not found"
 
@@ -92,6 +102,16 @@ def of_model(says: str, action: str, method: str) -> list[Row]:
         words = (f"version '{version}'",)
         rows.append(Row(f"{says} of a version that is {version}", path, method, message, NOT_FOUND, words))
     return rows
+
+
+def narrow(says: str, datatype: str, number: int, contents: bytes) -> Row:
+    """A number for a datatype that it does not fit, in JSON and in the field that all integers share."""
+    name = datatype.lower()
+    tensor = field(1, name) + field(2, datatype) + field(3, b"\1") + field(5, contents)
+    given = {"name": name, "datatype": datatype, "shape": [1], "data": [number]}
+    message = field(1, "narrow") + field(5, tensor)
+    words = (f"'{name}'", str(number))
+    return Row(says, "/v2/models/narrow/infer", "ModelInfer", message, INVALID, words, {"inputs": [given]})
 
 
 REGION = "/v2/systemsharedmemory/region"
@@ -165,7 +185,9 @@ LOADS = [
         field(2, "mlp") + load_parameter("config", field(3, "{}"))
         + load_parameter("file:../x", field(4, b"x")),
         INVALID, ("'file:../x'",), {"parameters": {"config": "{}", "file:../x": "eA=="}}),
-    Row("readiness of a model that is not loaded", "/v2/models/idle/infer", "ModelInfer",
+    narrow("a number that UINT8 cannot hold", "UINT8", 300, field(4, varint(300))),
+    narrow("a number that INT8 cannot hold", "INT8", -129, field(2, varint(-129))),
+    Row("an inference with a model that is not loaded", "/v2/models/idle/infer", "ModelInfer",
         protobuf_request(served.rows(1), model="idle"), UNAVAILABLE, ("'idle'", "not loaded"),
         {"inputs": [{"name": "x", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}),
 ]  # fmt: skip
@@ -177,7 +199,9 @@ def loading(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     for name in ("broken", "idle"):
         (repository / name).mkdir()
         (repository / name / "model.py").write_text("raise OSError('no weights on Tuesdays')\n")
-    explicit = ("--control-mode", "explicit", "--load-model", served.MLP)
+    (repository / "narrow").mkdir()
+    (repository / "narrow" / "model.yaml").write_text(NARROW)
+    explicit = ("--control-mode", "explicit", "--load-model", served.MLP, "--load-model", "narrow")
     with serving(repository, served.MLP, *explicit) as running:
         yield running
 
@@ -231,6 +255,25 @@ def test_an_index_of_any_repository_is_that_of_all(server: Running) -> None:
     with grpc.insecure_channel(server.address) as channel:
         index = channel.unary_unary(f"{SERVICE}RepositoryIndex")
         assert index(field(1, "main"), timeout=30) == index(b"", timeout=30)
+
+
+def test_trace_settings_are_told_and_stay_what_they_are(server: Running) -> None:
+    address = server.host, server.port
+    told = {"trace_level": ["OFF"], "trace_rate": "1000", "trace_count": "-1", "log_frequency": "0",
+            "trace_mode": "triton", "trace_file": ""}  # fmt: skip
+    for path in ("/v2/trace/setting", f"/v2/models/{served.MLP}/trace/setting"):
+        for body in ({}, told, dict.fromkeys(told)):
+            answer = post(address, path, json.dumps(body).encode())
+            assert (answer.status, json.loads(answer.body)) == (200, told)
+    with grpc.insecure_channel(server.address) as channel:
+        settings = channel.unary_unary(f"{SERVICE}TraceSetting")
+        message = settings(setting("trace_rate", "1000"), timeout=30)
+        assert message == settings(field(2, served.MLP), timeout=30)
+        for name, value in told.items():
+            entry = field(
+                1, field(1, name) + field(2, field(1, value if isinstance(value, str) else value[0]))
+            )
+            assert entry in message
 
 
 def test_regions_that_are_unknown_or_known_already(server: Running) -> None:
