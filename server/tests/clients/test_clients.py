@@ -29,6 +29,7 @@ CLIENTS = {
     "tritonclient_everything": "tritonclient",
     "tritonclient_repository": "tritonclient",
     "tritonclient_surface": "tritonclient",
+    "tritonclient_tensors": "tritonclient",
     "seldon_agent": "tritonclient",
     "seldon_executor": "tritonclient",
     "kserve_client": "kserve",
