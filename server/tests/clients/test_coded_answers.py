@@ -1,4 +1,4 @@
-"""Which answers are compressed, as protocol/spec/http.md says: those of `/infer`, and of GraphPipe's paths."""
+"""Which answers are compressed: those of `/infer` and of GraphPipe's paths."""
 
 from __future__ import annotations
 
