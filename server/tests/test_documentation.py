@@ -192,6 +192,8 @@ class Session:
         if self.served:
             self.served.end()
             self.served = None
+            # A server that is killed leaves its socket.
+            Path(self.own_names("/tmp/kingpole-spec.sock")).unlink(missing_ok=True)
 
 
 def check_answer(block: Block, expected: str, said: str) -> None:
