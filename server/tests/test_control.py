@@ -173,6 +173,37 @@ def test_the_puller_of_kserve_gets_200_although_the_files_are_gone_before_it_unl
     wait_for(explicit, "pulled", "UNAVAILABLE")
 
 
+def test_a_model_that_the_puller_of_kserve_replaces_is_served_anew(
+    explicit: Served, repository: Path
+) -> None:
+    # A trained model that changed is removed and unloaded, then put down and loaded under the same name.
+    shutil.copytree(repository / "double", repository / "pulled")
+    assert change(explicit, "pulled", "load") == (200, {})
+    for source in ("plus", "double", "plus"):
+        shutil.rmtree(repository / "pulled")
+        assert change(explicit, "pulled", "unload") == (200, {})
+        shutil.copytree(repository / source, repository / "pulled")
+        assert change(explicit, "pulled", "load") == (200, {})
+        expected = [2, 3, 4, 5] if source == "plus" else [2, 4, 6, 8]
+        assert explicit.infer("pulled", [[1, 2, 3, 4]])[1]["outputs"][0]["data"] == expected
+
+
+def test_a_model_as_the_agent_of_seldon_2_lays_it_down(explicit: Served, repository: Path) -> None:
+    # It numbers its models, puts each under its number, and writes the name into the configuration.
+    for number in (1, 2):
+        model = f"double_{number}"
+        target = repository / model / str(number)
+        shutil.copytree(repository / "double" / "1", target)
+        (repository / model / "config.pbtxt").write_text(f'name: "{model}"\nplatform: "onnxruntime_onnx"\n')
+        assert change(explicit, model, "load") == (200, {})
+        assert explicit.infer(model, [[1, 2, 3, 4]])[1]["outputs"][0]["data"] == [2, 4, 6, 8]
+        assert explicit.ask(f"/v2/models/{model}")[1]["versions"] == [str(number)]
+    assert change(explicit, "double_1", "unload") == (200, {})
+    wait_for(explicit, "double_1", "UNAVAILABLE")
+    shutil.rmtree(repository / "double_1")
+    assert explicit.infer("double_2", [[1, 2, 3, 4]])[0] == 200
+
+
 def test_only_what_is_wanted_is_logged(explicit: Served) -> None:
     settings = {"log_info": False, "log_verbose_level": 1, "log_format": "ISO8601"}
     assert explicit.ask("/v2/logging", settings)[0] == 200

@@ -30,6 +30,7 @@ STATUS = {
     grpc.StatusCode.NOT_FOUND: 404,
     grpc.StatusCode.DEADLINE_EXCEEDED: 504,
     grpc.StatusCode.UNAVAILABLE: 503,
+    grpc.StatusCode.UNIMPLEMENTED: 501,
     grpc.StatusCode.INTERNAL: 500,
 }
 """Which HTTP status stands for a code."""
@@ -71,6 +72,8 @@ ROWS = [
     Row("a model that is not loaded", UNAVAILABLE, ("'idle' that is not ready", "not loaded"), model="idle"),
     Row("a model that cannot be loaded", UNAVAILABLE, ("'broken' that is not ready", "no weights"),
         model="broken"),
+    Row("a decoupled model asked for one response", grpc.StatusCode.UNIMPLEMENTED, ("'count'",),
+        model=served.COUNT, name="count", x=np.array([1], np.int32)),
     Row("a model that raised", INTERNAL, ("no answers on Tuesdays",), model="raising"),
 ]  # fmt: skip
 
@@ -86,7 +89,11 @@ def faulty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Running]:
     ):
         (repository / name).mkdir()
         (repository / name / "model.py").write_text(source)
-    loaded = [each for name in (served.MLP, served.WORKER_MLP, "raising") for each in ("--load-model", name)]
+    loaded = [
+        each
+        for name in (served.MLP, served.WORKER_MLP, served.COUNT, "raising")
+        for each in ("--load-model", name)
+    ]
     with serving(repository, served.MLP, "--control-mode", "explicit", *loaded) as running:
         assert post((running.host, running.port), "/v2/repository/models/broken/load", b"").status == 409
         yield running

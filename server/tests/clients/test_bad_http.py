@@ -49,6 +49,19 @@ def bad_json(
     return Bad(says, as_json(json_request(ONE, **fields)), status, names, path)
 
 
+def without(name: str) -> Bad:
+    """An input that does not say one thing."""
+    body = json_request(ONE)
+    del body["inputs"][0][name]
+    return Bad(f"an input without its {name}", as_json(body), 400, (name,))
+
+
+def of_count(says: str, number: str) -> Bad:
+    """A number that an INT64 cannot be, for a model that would take any that it can."""
+    given = f'{{"inputs": [{{"name": "counts", "shape": [1, 1], "datatype": "INT64", "data": [{number}]}}]}}'
+    return Bad(says, given.encode(), 400, ("'counts'",), f"/v2/models/{IDENTITY}/infer")
+
+
 def binary(says: str, declared: int, given: int, names: tuple[str, ...]) -> Bad:
     """A binary tensor whose size was declared as one thing and given as another."""
     described = json_request(ONE, parameters={"binary_data_size": declared})
@@ -91,6 +104,18 @@ REST = [
     bad_json("an unknown version", ("'7'", MLP), 404, f"/v2/models/{MLP}/versions/7/infer"),
     bad_json("a model name that climbs out", (), 404, "/v2/models/..%2f..%2fetc%2fpasswd/infer"),
     Bad("an unknown output", as_json({**json_request(ONE), "outputs": [{"name": "z"}]}), 400, ("'z'", "'y'")),
+    *(without(name) for name in ("name", "datatype", "shape", "data")),
+    Bad("no list of inputs", b"{}", 400, ("inputs",)),
+    Bad("inputs that are null", b'{"inputs": null}', 400, ("inputs",)),
+    of_count("an integer with a fraction", "1.0"),
+    of_count("an integer with an exponent", "1e2"),
+    of_count("an integer that does not fit", "9223372036854775808"),
+    of_count("true for a number", "true"),
+    of_count("null for a number", "null"),
+    bad_json("a number that becomes infinite", ("'x'",), data=[1e39, 0, 0, 0]),
+    bad_json("nesting other than the shape's", ("'x'",), data=[[1, 2], [3, 4]]),
+    bad_json("a fraction in a shape", ("1.5", "i64"), shape=[1.5, 4]),
+    bad_json("data and a binary size", ("'x'",), parameters={"binary_data_size": 16}),
     Bad("no inputs", as_json({"inputs": []}), 400, ("'x'", "missing")),
     Bad(
         "an input given twice",

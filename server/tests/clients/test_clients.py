@@ -28,14 +28,17 @@ CLIENTS = {
     "tritonclient_stream": "tritonclient",
     "tritonclient_everything": "tritonclient",
     "tritonclient_repository": "tritonclient",
+    "tritonclient_surface": "tritonclient",
+    "tritonclient_tensors": "tritonclient",
     "seldon_agent": "tritonclient",
+    "seldon_executor": "tritonclient",
     "kserve_client": "kserve",
     "tensorflow_serving_client": "migration",
     "mlflow_client": "migration",
     "sagemaker_client": "migration",
 }
 # These load and unload models, which the others must not meet.
-CONTROLLING = {"tritonclient_repository", "seldon_agent"}
+CONTROLLING = {"tritonclient_repository", "tritonclient_surface", "seldon_agent"}
 _SECONDS = 100
 
 

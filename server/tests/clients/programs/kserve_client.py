@@ -11,6 +11,7 @@ import httpx
 import numpy as np
 import report
 from kserve import InferenceGRPCClient, InferenceRESTClient, InferInput, InferRequest
+from kserve.errors import UnsupportedProtocol
 from kserve.inference_client import RESTConfig
 from kserve.protocol.infer_type import RequestedOutput
 from served import (
@@ -255,6 +256,36 @@ async def test_the_v1_client_is_told_what_was_wrong(address: str) -> None:
                 check_named(str(error), *parts)
             else:
                 raise AssertionError(f"{parts} was not refused")
+
+
+async def test_no_call_of_the_clients_is_left_out(address: str) -> None:
+    """A call that a new version adds fails here until there is a case for it."""
+    made = {
+        InferenceRESTClient: {
+            "infer",
+            "explain",
+            "is_server_live",
+            "is_server_ready",
+            "is_model_ready",
+            "close",
+        },
+        InferenceGRPCClient: {"infer", "is_server_live", "is_server_ready", "is_model_ready", "close"},
+    }
+    for kind, names in made.items():
+        assert names == {name for name in dir(kind) if not name.startswith("_")}, kind
+    rest = InferenceRESTClient(RESTConfig(protocol="v2", timeout=30, retries=0))
+    assert await rest.is_server_ready(f"http://{address}")
+    # KServe V2 has no explanations, which the client says by itself.
+    try:
+        await rest.explain(f"http://{address}", model_name=MLP, data={"instances": []})
+    except UnsupportedProtocol as error:
+        check_named(str(error), "v2")
+    else:
+        raise AssertionError("an explanation was given")
+    await rest.close()
+    by_grpc = InferenceGRPCClient(address, retries=0, timeout=30)
+    assert await by_grpc.is_server_ready()
+    await by_grpc.close()
 
 
 if __name__ == "__main__":

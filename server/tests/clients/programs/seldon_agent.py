@@ -5,7 +5,10 @@ Source: Seldon Core 2, scheduler/pkg/agent: the agent speaks gRPC to the server 
 
 from __future__ import annotations
 
+import json
 import time
+import urllib.error
+import urllib.request
 
 import grpc
 import numpy as np
@@ -104,6 +107,52 @@ def test_unloading_goes_through_its_states(address: str) -> None:
             assert now == "UNLOADING", now
             assert time.monotonic() < deadline
         load(stub, WORKER_MLP)
+
+
+def test_what_the_agent_passes_on_is_answered(address: str) -> None:
+    # Its proxies say who they asked for, and pass REST, single and streamed inferences on.
+    named = (("seldon-model", MLP), ("seldon-internal-model", f"{MLP}_1"), ("x-request-id", "seven"))
+    headers = {**dict(named), "Content-Type": "application/json"}
+    tensor = {"name": "x", "shape": [2, 4], "datatype": "FP32", "data": rows(2).flatten().tolist()}
+    for path in (f"/v2/models/{MLP}/infer", f"/v2/models/{MLP}/versions/1/infer"):
+        body = json.dumps({"inputs": [tensor]}).encode()
+        request = urllib.request.Request(f"http://{address}{path}", body, headers)
+        with urllib.request.urlopen(request, timeout=SECONDS) as answer:
+            told = json.load(answer)
+        assert told["outputs"][0]["data"] == mlp(rows(2)).flatten().tolist()
+    x = rows(2)
+    with grpc.insecure_channel(address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        asked = messages.ModelInferRequest(model_name=MLP, id="s", raw_input_contents=[x.tobytes()])
+        asked.inputs.add(name="x", datatype="FP32", shape=x.shape)
+        assert stub.ModelInfer(asked, timeout=SECONDS, metadata=named).id == "s"
+        # MLServer's streams are of bare responses; the agent's proxy passes on whichever form it is.
+        bare = channel.stream_stream(
+            "/inference.GRPCInferenceService/ModelStreamInfer",
+            request_serializer=messages.ModelInferRequest.SerializeToString,
+            response_deserializer=messages.ModelInferResponse.FromString,
+        )
+        dialect = (*named, ("kingpole-stream-dialect", "open-inference"))
+        answers = list(bare(iter([asked, asked]), timeout=SECONDS, metadata=dialect))
+        assert [each.id for each in answers] == ["s", "s"]
+        assert [len(each.raw_output_contents[0]) for each in answers] == [24, 24]
+
+
+def test_a_bad_request_that_the_agent_sends_twice_is_refused_twice(address: str) -> None:
+    # 400 and 404 make its proxy load the model and send the request again, once.
+    body = b'{"inputs": [{"name": "x", "shape": [1, 5], "datatype": "FP32", "data": [1, 2, 3, 4, 5]}]}'
+    with grpc.insecure_channel(address) as channel:
+        stub = GRPCInferenceServiceStub(channel)
+        for _ in range(2):
+            request = urllib.request.Request(f"http://{address}/v2/models/{MLP}/infer", body)
+            try:
+                urllib.request.urlopen(request, timeout=SECONDS).close()
+            except urllib.error.HTTPError as error:
+                assert error.code == 400, error
+                error.close()
+            else:
+                raise AssertionError("a wrong shape was not refused")
+            load(stub, MLP)
 
 
 if __name__ == "__main__":
