@@ -348,7 +348,7 @@ class Lifecycle:
             await self._change(name, self._pipelines[name])
 
     async def _load_asked(self, found: list[Artifact | Broken]) -> None:
-        """Load what a pipeline asks and is not served yet, as Triton does. Its own check tells what is absent."""
+        """Load what a pipeline asks and is not served yet, as Triton does. Its check tells what is absent."""
         served = {entry.name for entry in self._versions.values() if entry.state == "READY"}
         asked = asked_by(found) - served
         there = await self._scan() if asked else {}

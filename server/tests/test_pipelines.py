@@ -180,13 +180,13 @@ def test_what_makes_no_sense_is_said_at_the_start(start: Callable[..., Served], 
     for name, words in {
         "circle": "steps wait for each other in a circle: 'recognize', 'crop', 'nothing', 'detect'",
         "missing": "step 'recognize': nobody gives the tensor 'craps'",
-        "mistaken": "step 'recognize': input 'x' of model 'recognize' is UINT8 [-1,4], but step 'detect' gives"
-        " 'boxes' as INT32 [-1,2]",
+        "mistaken": "step 'recognize': input 'x' of model 'recognize' is UINT8 [-1,4], but step"
+        " 'detect' gives 'boxes' as INT32 [-1,2]",
         "absent": "step 'nobody': Request for unknown model: 'nobody' is not found",
         "half": "output 'texts': it is absent unless 'any' is true; let another step give it then",
         "untold": "output 'texts': a pipeline must say the datatype and the shape",
         "twofold": "`when` and `unless` exclude each other",
-        "misspelt": "model.yaml:9: ",
+        "misspelt": "unknown field `unles` - at `$.steps[2]`",
         "backed": "steps: they belong to a pipeline, not to the backend 'python'",
         "read": "",
     }.items():
@@ -212,7 +212,7 @@ def test_a_pipeline_comes_and_goes_with_its_models(start: Callable[..., Served],
     assert server.ask("/v2/models/read/infer", body)[0] == 200
     # And they go with it, if that is wanted.
     assert server.ask(unload("read"), {"parameters": {"unload_dependents": True}})[0] == 200
-    assert not [row for row in server.ask("/v2/repository/index", {"ready": True})[1]]
+    assert server.ask("/v2/repository/index", {"ready": True})[1] == []
     status, answer = server.ask(load("nobody"), {})
     assert status == 404
 

@@ -15,7 +15,7 @@ from kingpole.configuration import (
 )
 from kingpole.merge import merge
 from kingpole.opening import reason_of
-from kingpole.repository import Artifact, Broken, RepositoryError, scan
+from kingpole.repository import PIPELINE, Artifact, Broken, RepositoryError, scan
 
 
 def inspect(path: str, *, write: bool) -> int:
@@ -54,19 +54,21 @@ def _inspect(artifact: Artifact, *, write: bool) -> str | None:
     if configuration.max_batch_size is not None:
         plain["max_batch_size"] = configuration.max_batch_size
     try:
-        model = find_backend(artifact.backend).load(artifact.directory, plain, "cpu")
-        signature = model.signature
-        merged = merge(
-            artifact,
-            {
+        if artifact.backend == PIPELINE:
+            reported = _pipeline(artifact)
+        else:
+            model = find_backend(artifact.backend).load(artifact.directory, plain, "cpu")
+            signature = model.signature
+            reported = {
                 "inputs": [spec.row() for spec in signature.inputs],
                 "outputs": [spec.row() for spec in signature.outputs],
                 "max_batch_size": signature.max_batch_size,
                 "platform": signature.platform,
                 "description": signature.description,
-            },
-        )
-        model.close()
+                "notes": signature.notes,
+            }
+            model.close()
+        merged = merge(artifact, reported)
     except (ModelError, ConfigurationError) as error:
         return reason_of(error)
     except Exception as error:  # noqa: BLE001 - a user's module may raise anything when it is imported
@@ -74,12 +76,27 @@ def _inspect(artifact: Artifact, *, write: bool) -> str | None:
     complete = _complete(artifact, merged)
     text = write_configuration(complete)
     print(f"# {artifact.name} version {artifact.version}: {artifact.file or artifact.directory}")
-    for note in (*artifact.notes, *signature.notes):
+    for note in (*artifact.notes, *reported["notes"]):
         print(f"# {note}")
     print(text, end="")
     if write:
         _write(artifact, text)
     return None
+
+
+def _pipeline(artifact: Artifact) -> dict[str, Any]:
+    """What a pipeline says of itself; whether it fits its models shows when it is served."""
+    configuration = artifact.configuration
+    rows: dict[str, list[list[Any]]] = {"inputs": [], "outputs": []}
+    for field, tensors in (("inputs", configuration.inputs), ("outputs", configuration.outputs)):
+        for each in tensors:
+            if each.datatype is None or each.shape is None:
+                raise ConfigurationError(
+                    f"{field[:-1]} '{each.name}': a pipeline must say the datatype and the shape"
+                )
+            rows[field].append([each.name, each.datatype, list(each.shape)])
+    notes = ["its steps are checked when it is served beside their models"]
+    return {**rows, "max_batch_size": 0, "platform": "ensemble", "description": "", "notes": notes}
 
 
 def _complete(artifact: Artifact, merged: dict[str, object]) -> ModelConfiguration:

@@ -61,13 +61,7 @@ def test_perf_analyzer_measures_a_model(server: Running, model: str, protocol: s
 @pytest.mark.parametrize(
     "protocol",
     [
-        pytest.param(
-            "http",
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="Triton's C++ client takes an output with parameters for a binary one",
-            ),
-        ),
+        "http",
         "grpc",
     ],
 )

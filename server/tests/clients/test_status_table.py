@@ -226,7 +226,6 @@ def check_alike(running: Running, row: Row) -> None:
     assert ("retry-after" in answer.headers) == (row.code in (UNAVAILABLE,))
 
 
-@pytest.mark.xfail(strict=True, reason="over gRPC a name is passed over, and nothing is found")
 def test_the_status_of_an_unknown_region_of_a_gpu(server: Running) -> None:
     check_alike(
         server,

@@ -239,7 +239,9 @@ fn tensors_in_regions_take_nothing_of_the_body() {
     let said: serde_json::Value = serde_json::from_slice(&written.body.into_bytes()).unwrap();
     assert_eq!(
         said["outputs"][0]["parameters"],
-        serde_json::json!({"shared_memory_region": "r", "shared_memory_byte_size": 4, "shared_memory_offset": 8})
+        serde_json::json!({
+            "shared_memory_region": "r", "shared_memory_byte_size": 4, "shared_memory_offset": 8, "binary_data_size": 0
+        })
     );
     assert!(said["outputs"][0].get("data").is_none());
 }

@@ -79,7 +79,12 @@ pub(super) fn tensor(out: &mut BytesMut, tensor: &Tensor, travel: Travel<'_>) ->
             out.put_slice(itoa::Buffer::new().format(tensor.data.len()).as_bytes());
             out.put_u8(b'}');
         }
-        Travel::Region(range) => parameters(out, &range_parameters(range))?,
+        Travel::Region(range) => {
+            let mut said = range_parameters(range);
+            // Triton's C++ client looks for it in any output that has parameters.
+            said.push(("binary_data_size".into(), Parameter::Int64(0)));
+            parameters(out, &said)?;
+        }
     }
     out.put_u8(b'}');
     Ok(())

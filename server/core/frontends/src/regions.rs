@@ -164,6 +164,12 @@ pub(crate) fn of(shared: &Shared) -> Result<&SystemRegions> {
     })
 }
 
+/// What is answered to a question about a region of a GPU's memory: there is none.
+pub(crate) fn unknown_cuda(name: &str) -> Error {
+    let name: String = name.chars().take(64).collect();
+    Error::new(Code::NotFound, format!("Unable to find cuda shared memory region: '{}'", name.escape_debug()))
+}
+
 /// What is answered to the registration of memory of a GPU.
 pub(crate) fn no_cuda() -> Error {
     Error::new(Code::Unimplemented, "CUDA shared memory is not offered: this build has no CUDA")

@@ -111,7 +111,13 @@ fn shared_memory(shared: &Shared, method: &str, message: Bytes) -> Result<Bytes>
             encode(&proto::SystemSharedMemoryUnregisterResponse {})
         }
         // Clients ask for this to learn whether regions are registered: none ever is.
-        "CudaSharedMemoryStatus" => encode(&proto::CudaSharedMemoryStatusResponse::default()),
+        "CudaSharedMemoryStatus" => {
+            let request: proto::CudaSharedMemoryStatusRequest = decode(message)?;
+            match named(&request.name) {
+                None => encode(&proto::CudaSharedMemoryStatusResponse::default()),
+                Some(name) => return Err(regions::unknown_cuda(&name)),
+            }
+        }
         "CudaSharedMemoryUnregister" => encode(&proto::CudaSharedMemoryUnregisterResponse {}),
         "CudaSharedMemoryRegister" => return Err(regions::no_cuda()),
         _ => return Err(Error::new(Code::Unimplemented, format!("the method '{method}' is not offered"))),

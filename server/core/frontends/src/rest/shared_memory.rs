@@ -1,7 +1,7 @@
 //! The shared memory extensions: status, register, unregister.
 
 use http::StatusCode;
-use kingpole_values::{Code, Error, Result};
+use kingpole_values::{Error, Result};
 use serde_json::{Map, Value, json};
 
 use super::object;
@@ -20,10 +20,7 @@ fn answer(result: Result<Value>) -> HttpResponse {
 pub(super) fn status(is_system: bool, region: Option<&str>, shared: &Shared) -> HttpResponse {
     if !is_system {
         // Clients ask for all of them to learn whether there are any: there never are.
-        return answer(region.map_or(Ok(json!([])), |name| {
-            let message = format!("Unable to find cuda shared memory region: '{}'", name.escape_debug());
-            Err(Error::new(Code::NotFound, message))
-        }));
+        return answer(region.map_or(Ok(json!([])), |name| Err(regions::unknown_cuda(name))));
     }
     answer(regions::of(shared).and_then(|regions| regions.status(region)).map(|found| {
         let row = |(name, region): (String, std::sync::Arc<regions::Region>)| {
