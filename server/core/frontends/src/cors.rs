@@ -93,10 +93,12 @@ pub(crate) fn preflight(origins: Option<&Origins>, request: &HttpRequest) -> Opt
     Some(HttpResponse { status: StatusCode::NO_CONTENT, headers, pieces, streamed: None, close: false })
 }
 
-/// Say in an answer that the page may read it.
-pub(crate) fn tell(permission: HeaderValue, response: &mut HttpResponse) {
-    response.headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, permission);
-    response.headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+/// Say in an answer that the page may read it, and to caches that another page's answer is another.
+pub(crate) fn tell(permission: Option<HeaderValue>, response: &mut HttpResponse) {
+    if let Some(permission) = permission {
+        response.headers.insert(header::ACCESS_CONTROL_ALLOW_ORIGIN, permission);
+        response.headers.insert(header::ACCESS_CONTROL_EXPOSE_HEADERS, EXPOSED);
+    }
     response.headers.append(header::VARY, VARY);
 }
 

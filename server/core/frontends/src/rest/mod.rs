@@ -25,7 +25,7 @@ pub(crate) async fn route(request: HttpRequest, shared: &Shared) -> HttpResponse
     }
     let permission = cors::permission(origins, &request);
     let mut response = of_path(request, shared).await;
-    if let Some(permission) = permission {
+    if origins.is_some() {
         cors::tell(permission, &mut response);
     }
     response
