@@ -1,8 +1,11 @@
 """Build hook: compiles the Rust extension `kingpole._core` with cargo.
 
-Runs for editable installs and wheels alike, and knows nothing of what is inside the crate. The extension is
-put beside the Python sources, where an editable install and the type checkers look for it, and is added to
-the wheel.
+Runs for editable installs and wheels alike, and knows nothing of what is inside the crate. For an editable
+install the extension is put beside the Python sources, where the type checkers look for it as well; else it
+is added to the wheel. There it has no debug information, which is four fifths of its size: that is kept in
+`target/release/_core.abi3.so.debug`, for debuggers and profilers.
+
+`KINGPOLE_EXTENSION` names an extension that is already built; it is taken as it is, and cargo is not needed.
 """
 
 import os
@@ -25,20 +28,25 @@ OLDEST_PYTHON = "cp310"
 
 
 class CargoBuildHook(BuildHookInterface[Any]):
-    """Compiles the crate and places the extension; the wheel is tagged for the stable ABI of one platform."""
+    """Compiles the crate and installs the extension; a wheel's tag says the stable ABI of one platform."""
 
     PLUGIN_NAME = "custom"
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
-        """Compile, place the extension beside the Python sources, and tell hatchling about it."""
+        """Compile, put the extension where it belongs, and tell hatchling about it."""
         root = Path(self.root)
-        extension = root / "server" / "kingpole" / EXTENSION
-        place(compile_crate(root), extension)
+        built = os.environ.get("KINGPOLE_EXTENSION")
+        if built and not Path(built).is_file():
+            raise SystemExit(f"kingpole: KINGPOLE_EXTENSION names no file: {built}")
+        library = Path(built).resolve() if built else compile_crate(root)
+        if version == "editable":
+            place(library, root / "server" / "kingpole" / EXTENSION)
+        else:
+            library = library if built else strip(library)
+            build_data["force_include"][str(library)] = f"kingpole/{EXTENSION}"
         platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
         build_data["pure_python"] = False
         build_data["tag"] = f"{OLDEST_PYTHON}-abi3-{platform}"
-        if version != "editable":
-            build_data["force_include"][str(extension)] = f"kingpole/{EXTENSION}"
 
 
 def compile_crate(root: Path) -> Path:
@@ -47,12 +55,29 @@ def compile_crate(root: Path) -> Path:
         raise SystemExit(
             "kingpole: cargo is missing; install Rust, for example with: apt-get install cargo (or rustup)"
         )
-    # The interpreter is named, so that pyo3's build script never picks up another one from PATH.
-    environment = os.environ | {"PYO3_PYTHON": sys.executable}
+    # The interpreter is named, so that pyo3's build script never picks up another one from PATH. An extension
+    # module takes Python's symbols from whoever loads it; else it would ask for this interpreter's libpython.
+    environment = os.environ | {"PYO3_PYTHON": sys.executable, "PYO3_BUILD_EXTENSION_MODULE": "1"}
     command = ["cargo", "build", "--release", "-p", CRATE]
     subprocess.run(command, cwd=root, env=environment, check=True)
     target = Path(os.environ.get("CARGO_TARGET_DIR", "target"))
     return root / target / "release" / LIBRARY
+
+
+def strip(library: Path) -> Path:
+    """Part a library from its debug information; return the stripped copy, which names the other file.
+
+    Function names stay, so that a backtrace is still read without the other file. Where there is no objcopy
+    (it comes with the linker, but not with every one) the library is returned as it is.
+    """
+    objcopy = shutil.which("objcopy") or shutil.which("llvm-objcopy")
+    if sys.platform != "linux" or objcopy is None:
+        print("kingpole: no objcopy, so the extension keeps its debug information", file=sys.stderr)
+        return library
+    debug, stripped = library.with_name(f"{EXTENSION}.debug"), library.with_name(EXTENSION)
+    subprocess.run([objcopy, "--only-keep-debug", library, debug], check=True)
+    subprocess.run([objcopy, "--strip-debug", f"--add-gnu-debuglink={debug}", library, stripped], check=True)
+    return stripped
 
 
 def place(library: Path, extension: Path) -> None:
