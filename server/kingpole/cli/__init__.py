@@ -32,8 +32,9 @@ class CommandError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and give its exit code."""
-    parser = _parser()
-    parsed = parser.parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    parser = _parser(serves="serve" in given)
+    parsed = parser.parse_args(given)
     try:
         exit_code: int = parsed.run(parsed)
         return exit_code
@@ -48,9 +49,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _parser() -> argparse.ArgumentParser:
-    from kingpole.cli.settings import add_serve_arguments
-
+def _parser(serves: bool) -> argparse.ArgumentParser:
+    """Make the parser; what `serve` takes is only looked up where `serve` is among the arguments."""
     parser = argparse.ArgumentParser(
         prog="kingpole",
         description="One small server, many models, many protocols.",
@@ -63,7 +63,10 @@ def _parser() -> argparse.ArgumentParser:
     serve = commands.add_parser(
         "serve", help="serve models", description="Serve models, repositories or both."
     )
-    add_serve_arguments(serve)
+    if serves:
+        from kingpole.cli.settings import add_serve_arguments
+
+        add_serve_arguments(serve)
     serve.set_defaults(run=_serve)
 
     inspect = commands.add_parser("inspect", help="show what would be served from a path, and why")
@@ -118,7 +121,7 @@ def _infer(parsed: argparse.Namespace) -> int:
 
 
 def _health(parsed: argparse.Namespace) -> int:
-    from kingpole.cli.ask import health
+    from kingpole.cli.health import health
 
     return health(parsed.url)
 

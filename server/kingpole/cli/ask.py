@@ -1,13 +1,18 @@
-"""The commands that ask a server: connecting, `health` and `models`."""
+"""Asking a server through the client: connecting, and `models`."""
 
 from __future__ import annotations
 
 import os
 from typing import Any
 
-from kingpole.cli import FAILURE, SUCCESS, CommandError
+from kingpole.cli import SUCCESS, CommandError
 
 DEFAULT_URL = "http://127.0.0.1:8000"
+
+
+def chosen(url: str | None) -> str:
+    """Choose the address to ask: the flag's, the environment's, or the default."""
+    return url or os.environ.get("KINGPOLE_URL") or DEFAULT_URL
 
 
 def connect(url: str | None) -> Any:
@@ -20,20 +25,11 @@ def connect(url: str | None) -> Any:
         import kingpole_client
     except ImportError as error:
         raise CommandError("this command needs the client: pip install kingpole-client") from error
-    url = url or os.environ.get("KINGPOLE_URL") or DEFAULT_URL
+    url = chosen(url)
     try:
         return kingpole_client.connect(url)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, kingpole_client.KingpoleError) as error:
         raise CommandError(f"cannot reach {url}: {error}") from error
-
-
-def health(url: str | None) -> int:
-    """Give 0 when the server is ready."""
-    client = connect(url)
-    with answered():
-        ready = bool(client.ready())
-    print("ready" if ready else "not ready")
-    return SUCCESS if ready else FAILURE
 
 
 def models(url: str | None) -> int:
