@@ -14,7 +14,7 @@ INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-loadtest
 CLIENTS := .cache/clients/.installed
 RUST_SOURCES := $(shell find protocol/rust server/core -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml protocol/schema/*.fbs protocol/schema/*.proto
-SOURCES := hatch_build.py server/kingpole backends clients/python loadtest protocol
+SOURCES := hatch_build.py server/kingpole backends clients/python loadtest protocol docker
 
 .PHONY: help setup demo serve test check bench fuzz clean checkgenerate prerequisites test-rust test-python
 
