@@ -1,18 +1,21 @@
 """Counts from 0, one response for each number.
 
-At the parameter `fail_at` it fails; at its end, whatever that is, it writes how far it came to the file `mark`.
+At the parameter `fail_at` it fails. However it ends, it then writes how far it came to the file `mark`.
 """
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from kingpole.contract import ModelError
+from numpy.typing import NDArray
 
 INPUTS = [("count", "INT32", [1])]
 OUTPUTS = [("value", "INT32", [1])]
 
 
-def infer(count, parameters):
+def infer(count: NDArray[np.int32], parameters: Mapping[str, Any]) -> Iterator[NDArray[np.int32]]:
     value = -1
     try:
         for value in range(int(count[0])):
