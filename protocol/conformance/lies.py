@@ -112,12 +112,12 @@ def error_frame(exchange: int, code: int, text: str) -> bytes:
     return framed(_header(builder, fb.Message.Error, fb.ErrorEnd(builder), exchange, ()))
 
 
-def credit_frame(requests: int) -> bytes:
-    """Make a Credit message."""
+def credit_frame(requests: int, exchange: int = 0) -> bytes:
+    """Make a Credit message; with the exchange of a cancelled request it is in place of that one's answer."""
     builder = flatbuffers.Builder(64)
     fb.CreditStart(builder)
     fb.CreditAddRequests(builder, requests)
-    return framed(_header(builder, fb.Message.Credit, fb.CreditEnd(builder), 0, ()))
+    return framed(_header(builder, fb.Message.Credit, fb.CreditEnd(builder), exchange, ()))
 
 
 def response_frame(exchange: int, payload: bytes = _PAYLOAD, **said: object) -> bytes:
