@@ -35,6 +35,8 @@ async def deadline(client: Client) -> None:
 
 async def cancel(client: Client, heard: Path) -> None:
     """A request that is given up, of which the server hears."""
+    # Connected and imported: what is given up after 0.2 s has then left.
+    await echoes(client)
     started = time.monotonic()
     ended = await client.infer_given_up("sleeps", {"x": X}, 0.2, parameters={"seconds": 30})
     took = time.monotonic() - started
