@@ -3,6 +3,7 @@
 import json
 
 import pytest
+
 from loadtest.clients.table import OutputError, Sample, as_json, markdown, parse
 
 ROW = {"contender": "kingpole", "bytes": 16, "requests": 10, "cpu_us": 8.0, "p50_us": 9, "p99_us": 12}
