@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import cast
 
 from kingpole_client._address import Address
-from kingpole_client._exchanges import Ledger, goes_on, one_response
+from kingpole_client._exchanges import MOST_GRANTED, Ledger, goes_on, one_response
 from kingpole_client._frame import Frame, FrameAssembler
 from kingpole_client._messages import Answer, Buffers, decode_answer, encode_cancel, exchange_of
 from kingpole_client._socket import CONNECT_TIMEOUT_SECONDS
@@ -17,13 +18,45 @@ from kingpole_client.errors import Cancelled, KingpoleError, Unavailable
 _SCRATCH_BYTES = 64 * 1024
 
 
+class AsyncPermits:
+    """How many more requests the server takes. While there are any left nobody waits."""
+
+    def __init__(self) -> None:
+        self._left = 1
+        self._waiting: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self) -> None:
+        """Take one, once there is one."""
+        if self._left:
+            self._left -= 1
+            return
+        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(granted)
+        try:
+            await granted
+        except asyncio.CancelledError:
+            if not granted.cancelled():
+                # It came at the moment in which nobody wanted it any more.
+                self.release()
+            raise
+
+    def release(self, requests: int = 1) -> None:
+        """Give some more, first to those that wait."""
+        while requests and self._waiting:
+            granted = self._waiting.popleft()
+            if not granted.done():
+                granted.set_result(None)
+                requests -= 1
+        self._left = min(self._left + requests, MOST_GRANTED)
+
+
 class AsyncExchanges:
     """The exchanges of one stream, by number; each is answered exactly once."""
 
     def __init__(self) -> None:
         self._waiting: dict[int, asyncio.Future[Answer]] = {}
         self._ledger = Ledger()
-        self._credit = asyncio.Semaphore(1)
+        self._credit = AsyncPermits()
         self._last = 0
         self.failure: KingpoleError | None = None
 
@@ -63,8 +96,7 @@ class AsyncExchanges:
             answer = decode_answer(frame)
         except KingpoleError as error:
             answer = error
-        for _ in range(self._ledger.returned(exchange, answer)):
-            self._credit.release()
+        self._credit.release(self._ledger.returned(exchange, answer))
         if isinstance(answer, Credit):
             return None
         future = self._waiting.pop(exchange, None)

@@ -21,8 +21,8 @@ from kingpole_client.errors import DeadlineExceeded, KingpoleError, Unimplemente
 
 T = TypeVar("T")
 
-# One grant of more than this is cut to it: no stream has that many requests open.
-_MOST_GRANTED = 1 << 16
+# What is granted is cut to this: no stream has that many requests open.
+MOST_GRANTED = 1 << 16
 
 
 def one_response(answer: Answer) -> Answer:
@@ -52,7 +52,7 @@ class Ledger:
     def returned(self, exchange: int, answer: Answer) -> int:
         """Return how many requests an answer allows beyond those allowed before."""
         if isinstance(answer, Credit):
-            return min(answer.requests, _MOST_GRANTED)
+            return min(answer.requests, MOST_GRANTED)
         if goes_on(answer):
             return 0
         if exchange in self._questions:
@@ -62,6 +62,28 @@ class Ledger:
         return int(exchange != 0)
 
 
+class Permits:
+    """How many more requests the server takes. A server that grants without end costs nothing."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition(threading.Lock())
+        self._left = 1
+
+    def acquire(self, timeout_s: float | None) -> bool:
+        """Take one; returns whether there was one in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._left > 0, timeout_s):
+                return False
+            self._left -= 1
+            return True
+
+    def release(self, requests: int = 1) -> None:
+        """Give some more."""
+        with self._changed:
+            self._left = min(self._left + requests, MOST_GRANTED)
+            self._changed.notify(requests)
+
+
 class Exchanges:
     """The exchanges of one stream, by number."""
 
@@ -69,7 +91,7 @@ class Exchanges:
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Answer]] = {}
         self._ledger = Ledger()
-        self._credit = threading.Semaphore(1)
+        self._credit = Permits()
         self._last = 0
         self._placements: dict[int, Placement] = {}
         self._failure: KingpoleError | None = None
@@ -81,7 +103,7 @@ class Exchanges:
             DeadlineExceeded: The server did not allow it in time.
             KingpoleError: The stream has ended.
         """
-        if is_request and not self._credit.acquire(timeout=seconds_left(deadline_us)):
+        if is_request and not self._credit.acquire(seconds_left(deadline_us)):
             raise DeadlineExceeded("the server answered none of the requests before this one in time")
         with self._lock:
             if self._failure is not None:
@@ -136,7 +158,7 @@ class Exchanges:
         if returned:
             self._credit.release(returned)
         if future is not None:
-            _resolve(future, one_response(answer))
+            resolve(future, one_response(answer))
             return exchange if goes_on(answer) else None
         if exchange == 0 and isinstance(answer, KingpoleError):
             # No request has this number: the server means the stream as a whole.
@@ -152,7 +174,7 @@ class Exchanges:
             self._placements = {}
         self._credit.release()
         for future in waiting.values():
-            _resolve(future, type(error)(error.message))
+            resolve(future, type(error)(error.message))
 
     @property
     def failed(self) -> bool:
@@ -160,7 +182,8 @@ class Exchanges:
         return self._failure is not None
 
 
-def _resolve(future: Future[Answer], answer: Answer) -> None:
+def resolve(future: Future[Answer], answer: Answer) -> None:
+    """Answer a request, unless nobody waits for it any more."""
     if future.set_running_or_notify_cancel():
         future.set_result(answer)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import socket
 import ssl
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -47,6 +48,12 @@ class HttpConnection:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
+
+    def abort(self) -> None:
+        """End it under the thread that uses it, which then closes it."""
+        with contextlib.suppress(OSError):
+            # Not that of ssl, which would change the object that the other thread is using.
+            socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def is_dead(self) -> bool:
         """Return whether an idle connection was closed by the server: then nothing has been sent yet."""
@@ -233,6 +240,33 @@ def _length(text: str, base: int) -> int:
         raise MalformedFrame(f"the answer's length is {text[:40]!r}") from None
 
 
+class Recall:
+    """Lets another thread take a request back: its connection is broken, of which the server hears."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connection: HttpConnection | None = None
+        self._withdrawn = False
+
+    def hold(self, connection: HttpConnection | None) -> None:
+        """Note which connection the request is on, None when it is on none any more.
+
+        Raises:
+            Cancelled: The request has been taken back.
+        """
+        with self._lock:
+            self._connection = connection
+            if self._withdrawn and connection is not None:
+                raise Cancelled("the request was given up before it was sent")
+
+    def withdraw(self) -> None:
+        """Break the connection that the request is on, now or as soon as it is on one."""
+        with self._lock:
+            self._withdrawn = True
+            if self._connection is not None:
+                self._connection.abort()
+
+
 class HttpPool:
     """Connections to one address, each lent to one thread at a time."""
 
@@ -252,16 +286,24 @@ class HttpPool:
         headers: Mapping[str, str],
         buffers: Sequence[bytes | memoryview],
         deadline_us: int | None,
+        recall: Recall | None = None,
     ) -> HttpAnswer:
         """Send one request on an idle connection or a new one. Nothing is ever sent twice.
 
-        The headers describe the body, and go with it.
+        The headers describe the body, and go with it. `recall` is how the request may be taken back.
         """
         head = self._head(method, path, headers, buffers)
         connection = self._borrow(deadline_us)
+        if recall is None:
+            try:
+                return connection.exchange(head, buffers, deadline_us)
+            finally:
+                self.give_back(connection)
         try:
+            recall.hold(connection)
             return connection.exchange(head, buffers, deadline_us)
         finally:
+            recall.hold(None)
             self.give_back(connection)
 
     def begin(

@@ -5,14 +5,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from kingpole_client import _messages, _rest
 from kingpole_client._address import Address, parse_address
 from kingpole_client._clock import now_us, wait_deadline_us
-from kingpole_client._exchanges import Pending
+from kingpole_client._exchanges import Pending, one_response, resolve
 from kingpole_client._frame import DEFAULT_MAX_FRAME_BYTES, MAGIC, MEDIA_TYPE, split_frame
-from kingpole_client._http import HttpAnswer, HttpPool
+from kingpole_client._http import HttpAnswer, HttpPool, Recall
 from kingpole_client._http_parts import NOT_FRAMES, HttpSource
 from kingpole_client._messages import Answer, Buffers, InferRequest
 from kingpole_client._open_inference import OpenInference, choose, decode, refuses_frames
@@ -78,7 +78,7 @@ def read_infer_answer(answer: HttpAnswer, limit: int) -> Answer:
         answer.headers.get("content-type", "").startswith(MEDIA_TYPE) or bytes(answer.body[:8]) == MAGIC
     )
     if is_frame:
-        return _messages.decode_answer(split_frame(answer.body, limit))
+        return one_response(_messages.decode_answer(split_frame(answer.body, limit)))
     if answer.status == 200:
         raise Internal("the server answered with something else than a frame")
     return _rest.error_of_answer(answer.status, answer.headers, bytes(answer.body[:8192]))
@@ -363,13 +363,20 @@ class Client:
     def _infer(self, request: InferRequest, deadline_us: int | None) -> Answer:
         if self._frames is not None:
             return self._ask(request, deadline_us, is_request=True)
+        return self._infer_over_http(request, deadline_us, None)
+
+    def _infer_over_http(
+        self, request: InferRequest, deadline_us: int | None, recall: Recall | None
+    ) -> Answer:
         if self._open_inference is None:
-            answer = self._http.exchange("POST", INFER_PATH, FRAME_HEADERS, request.buffers(1), deadline_us)
+            buffers = request.buffers(ONLY_EXCHANGE)
+            answer = self._http.exchange("POST", INFER_PATH, FRAME_HEADERS, buffers, deadline_us, recall)
             if not refuses_frames(answer):
                 return read_infer_answer(answer, self._limit)
             self._open_inference = choose(*self._rest(_rest.ask_metadata(None, None)))
         asked = self._open_inference.encode(request)
-        return decode(self._http.exchange("POST", asked.path, asked.headers, asked.buffers, deadline_us))
+        buffers = asked.buffers
+        return decode(self._http.exchange("POST", asked.path, asked.headers, buffers, deadline_us, recall))
 
     def _ask(
         self, make: Callable[[int], Buffers], deadline_us: int | None, *, is_request: bool = False
@@ -386,20 +393,33 @@ class Client:
         if self._frames is not None:
             future, give_up = self._frames.start(request, deadline_us, is_request=True)
         else:
-            with self._lock:
-                if self._executor is None:
-                    self._executor = ThreadPoolExecutor(64, thread_name_prefix="kingpole submit")
-            # The answer's deadline is kept by the socket's timeouts.
-            future = cast("Future[Answer]", self._executor.submit(self._infer, request, deadline_us))
-            give_up = _nothing
+            future, give_up = self._submit_over_http(request, deadline_us)
         return Pending(future, lambda answer: expect(answer, InferResponse), deadline_us, give_up)
+
+    def _submit_over_http(self, request: InferRequest, deadline_us: int | None) -> Begun:
+        with self._lock:
+            if self._executor is None:
+                self._executor = ThreadPoolExecutor(64, thread_name_prefix="kingpole submit")
+        future: Future[Answer] = Future()
+        recall = Recall()
+
+        def ask() -> None:
+            try:
+                # The answer's deadline is kept by the socket's timeouts.
+                answer = self._infer_over_http(request, deadline_us, recall)
+            except KingpoleError as error:
+                answer = error
+            except BaseException as error:
+                # Whoever waits has to learn of a fault of ours, too.
+                resolve(future, Internal(f"{type(error).__name__}: {error}"))
+                raise
+            resolve(future, answer)
+
+        self._executor.submit(ask)
+        return future, recall.withdraw
 
     def _rest(self, request: _rest.RestRequest) -> tuple[int, dict[str, str], bytes]:
         body = [request.body] if request.body else []
         deadline_us = now_us() + ASK_TIMEOUT_US
         answer = self._http.exchange(request.method, request.path, JSON_HEADERS, body, deadline_us)
         return answer.status, answer.headers, bytes(answer.body)
-
-
-def _nothing() -> None:
-    """An HTTP request cannot be taken back; its connection ends with its answer or its deadline."""

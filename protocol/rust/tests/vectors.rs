@@ -29,7 +29,7 @@ fn regenerating_the_vectors_changes_nothing() {
             fs::read_to_string(directory().join(&name)).unwrap_or_else(|error| panic!("{name}: {error}"));
         // As values: the order of keys depends on features that other crates of a build may turn on.
         let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
-        assert_eq!(value(&committed), value(&describe::vector(&case)), "{name}: run the generator");
+        assert_eq!(value(&committed), value(&cases::vector(&case)), "{name}: run the generator");
         assert!(expected.insert(name), "two cases are called {}", case.name);
     }
     let committed: BTreeSet<String> = fs::read_dir(directory())

@@ -5,7 +5,9 @@ use kingpole_values::{
     Code, Datatype, Error, InferRequest, InferResponse, Sequence, SequenceId, Stage, Tensor,
 };
 use kingpole_wire::{Scatter, frame, graphpipe, grpc, rest};
+use serde_json::json;
 
+use crate::describe::{decode, hex};
 use crate::recorded::RECORDED;
 use crate::sample;
 
@@ -21,6 +23,24 @@ pub struct Case {
     pub header_length: Option<usize>,
     /// Whether every encoder gives these very bytes for the value.
     pub canonical: bool,
+}
+
+/// The vector's file: the bytes, and their value or error.
+pub fn vector(case: &Case) -> String {
+    let mut vector = json!({
+        "protocol": case.protocol,
+        "kind": case.kind,
+        "canonical": case.canonical,
+        "header_length": case.header_length,
+        "hex": hex(&case.bytes),
+    });
+    match decode(case.protocol, case.kind, case.bytes.clone(), case.header_length) {
+        Ok(value) => vector["value"] = value,
+        Err(error) => vector["error"] = json!({"code": error.code.name(), "message": error.message}),
+    }
+    let mut text = serde_json::to_string_pretty(&vector).expect("JSON of strings and numbers");
+    text.push('\n');
+    text
 }
 
 /// Every case, in the order of its name.

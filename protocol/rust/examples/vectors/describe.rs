@@ -1,4 +1,4 @@
-//! A vector as JSON: the bytes, and the value or error that every decoder must get from them.
+//! What the bytes of a vector say, as JSON: the value that every decoder must get from them. Knows no case.
 
 use std::fmt::Write as _;
 
@@ -10,26 +10,6 @@ use kingpole_wire::frame::{self, Message, ModelName};
 use kingpole_wire::graphpipe::{self, GraphpipeRequest, GraphpipeSpec};
 use kingpole_wire::{grpc, rest};
 use serde_json::{Value, json};
-
-use crate::cases::Case;
-
-/// The vector's file.
-pub fn vector(case: &Case) -> String {
-    let mut vector = json!({
-        "protocol": case.protocol,
-        "kind": case.kind,
-        "canonical": case.canonical,
-        "header_length": case.header_length,
-        "hex": hex(&case.bytes),
-    });
-    match decode(case.protocol, case.kind, case.bytes.clone(), case.header_length) {
-        Ok(value) => vector["value"] = value,
-        Err(error) => vector["error"] = json!({"code": error.code.name(), "message": error.message}),
-    }
-    let mut text = serde_json::to_string_pretty(&vector).expect("JSON of strings and numbers");
-    text.push('\n');
-    text
-}
 
 /// What a vector's bytes say.
 pub fn decode(
@@ -218,7 +198,8 @@ fn parameters(parameters: &Parameters) -> Vec<Value> {
     parameters.iter().map(parameter).collect()
 }
 
-fn hex(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal text.
+pub fn hex(bytes: &[u8]) -> String {
     bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
         let _ = write!(text, "{byte:02x}");
         text

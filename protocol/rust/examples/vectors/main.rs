@@ -20,7 +20,7 @@ fn main() -> std::io::Result<()> {
         }
     }
     for case in cases::all() {
-        fs::write(directory.join(format!("{}.json", case.name)), describe::vector(&case))?;
+        fs::write(directory.join(format!("{}.json", case.name)), cases::vector(&case))?;
     }
     Ok(())
 }
