@@ -16,7 +16,8 @@ CLIENTS := .cache/clients/.installed
 RUST_SOURCES := $(shell find protocol/rust server/core -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml protocol/schema/*.fbs protocol/schema/*.proto
 SOURCES := hatch_build.py server/kingpole backends clients/python loadtest protocol docker
 
-.PHONY: help setup demo serve test check bench fuzz clean checkgenerate prerequisites test-rust test-python
+.PHONY: help setup demo serve test check bench bench-clients conformance fuzz clean checkgenerate prerequisites \
+	test-rust test-python test-clients
 
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,12 +34,20 @@ serve: setup ## start the server with the demo model and keep it running (Ctrl-C
 test: setup ## run every test
 	@$(MAKE) test-rust
 	@$(MAKE) test-python
+	@$(MAKE) test-clients
+	@$(MAKE) conformance
 
 test-rust: prerequisites
 	PYO3_PYTHON=$(CURDIR)/$(PYTHON) cargo test --workspace
 
 test-python: setup
 	$(PYTHON) -m pytest
+
+test-clients: setup ## run the tests of the clients whose toolchains are here (REQUIRE=1: a missing one is a failure)
+	KINGPOLE_REQUIRE=$(REQUIRE) clients/each test
+
+conformance: setup ## hold every client to the same cases against the real server
+	protocol/conformance/run $(if $(filter 1,$(REQUIRE)),--require)
 
 check: setup ## formatters, linters, type checkers, layers, generated files
 	cargo fmt --all --check
@@ -48,6 +57,7 @@ check: setup ## formatters, linters, type checkers, layers, generated files
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
+	@KINGPOLE_REQUIRE=$(REQUIRE) clients/each check
 	@$(MAKE) checkgenerate
 
 checkgenerate: setup ## regenerate what is generated, and fail if that differs from what is committed
