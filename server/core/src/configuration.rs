@@ -43,6 +43,8 @@ pub struct Configuration {
     pub stream_dialect: String,
     /// Origins of web pages whose scripts may call; `*`: any.
     pub cors_origin: Vec<String>,
+    /// Where traces are written.
+    pub trace_file: Option<PathBuf>,
     pub http_header_forward_pattern: Option<String>,
     pub grpc_header_forward_pattern: Option<String>,
 }
@@ -72,6 +74,7 @@ impl Default for Configuration {
             shared_memory_prefix: Vec::new(),
             stream_dialect: "triton".to_owned(),
             cors_origin: Vec::new(),
+            trace_file: None,
             http_header_forward_pattern: None,
             grpc_header_forward_pattern: None,
         }

@@ -10,6 +10,7 @@ mod native;
 mod pipelines;
 mod server;
 mod supervisor;
+mod trace_file;
 mod warmup;
 
 use std::collections::HashMap;

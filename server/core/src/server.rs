@@ -15,6 +15,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio::sync::{mpsc, watch};
 
 use crate::configuration::Configuration;
+use crate::trace_file;
 
 /// The running data plane.
 pub struct Server {
@@ -45,7 +46,7 @@ struct Reactor {
 
 /// What the server says it can do, in the words of the Open Inference extensions.
 ///
-/// Source: Triton's names in Triton's order. That for traces is missing as there are none.
+/// Source: Triton's names in Triton's order, those that need a setting last.
 const EXTENSIONS: [&str; 10] = [
     "classification",
     "sequence",
@@ -59,10 +60,13 @@ const EXTENSIONS: [&str; 10] = [
     "logging",
 ];
 
-fn extensions(client_shared_memory: bool) -> Vec<&'static str> {
+fn extensions(client_shared_memory: bool, traces: bool) -> Vec<&'static str> {
     let mut extensions = EXTENSIONS.to_vec();
     if client_shared_memory {
         extensions.push("system_shared_memory");
+    }
+    if traces {
+        extensions.push("trace");
     }
     extensions
 }
@@ -72,7 +76,7 @@ impl Server {
         let info = ServerInfo {
             name: "kingpole",
             version: env!("CARGO_PKG_VERSION"),
-            extensions: extensions(configuration.client_shared_memory),
+            extensions: extensions(configuration.client_shared_memory, configuration.trace_file.is_some()),
         };
         let engine = EngineConfiguration {
             reactors: configuration.reactors.max(1),
@@ -81,6 +85,9 @@ impl Server {
             info,
         };
         let (shared, control) = Shared::new(engine, Clock::new(Instant::now()));
+        if let Some(path) = &configuration.trace_file {
+            shared.trace_to(path.display().to_string(), trace_file::write_to(path)?);
+        }
         let background = Builder::new_multi_thread()
             .worker_threads(1)
             .thread_name("kingpole-background")

@@ -95,6 +95,7 @@ def core_configuration(settings: Resolved) -> dict[str, Any]:
         "shared_memory_prefix",
         "stream_dialect",
         "tls_certificate",
+        "trace_file",
         "tls_key",
     ):
         made[name] = settings[name]

@@ -97,6 +97,9 @@ SETTINGS = (
     ),
     Setting("http_header_forward_pattern", "regular expression of HTTP headers that become parameters"),
     Setting("grpc_header_forward_pattern", "regular expression of gRPC metadata that become parameters"),
+    Setting(
+        "trace_file", "where traces are written that the trace extension asks for; replaced at the start"
+    ),
     Setting("tls_certificate", "PEM file"),
     Setting("tls_key", "PEM file"),
     Setting("onnxruntime_library", "libonnxruntime.so, default that of the Python package"),

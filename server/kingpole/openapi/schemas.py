@@ -264,7 +264,7 @@ class LogChanges(Struct):
 
 
 class TraceSettings(Struct):
-    """What is traced: nothing, in Triton's words."""
+    """What is traced, in Triton's words."""
 
     trace_level: list[str]
     trace_rate: str
@@ -275,9 +275,11 @@ class TraceSettings(Struct):
 
 
 class TraceChanges(Struct):
-    """What is to be traced: only what traces nothing can be said."""
+    """What is to be traced. TIMESTAMPS needs a server that was started with a file for traces."""
 
-    trace_level: list[Literal["OFF"]] | UnsetType = UNSET
+    trace_level: Annotated[list[Literal["OFF", "TIMESTAMPS"]], Meta(min_length=1)] | None | UnsetType = UNSET
+    trace_rate: Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$")] | None | UnsetType = UNSET
+    trace_count: Annotated[str, Meta(pattern="^(-1|[0-9]{1,9})$")] | None | UnsetType = UNSET
 
 
 class Empty(Struct):

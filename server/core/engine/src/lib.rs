@@ -28,6 +28,7 @@ mod sequences;
 mod settings;
 mod shared;
 mod spec;
+mod trace;
 mod validate;
 
 pub use batch::{LaneBatch, LaneInput};
@@ -42,9 +43,10 @@ pub use pool::Pool;
 pub use profile::Profile;
 pub use registry::{IndexRow, Model, Placement};
 pub use sequence_policy::{Control, ControlKind, SequencePolicy, State, Strategy};
-pub use settings::{LogFormat, LogSettings, check_trace, trace_settings};
+pub use settings::{LogFormat, LogSettings};
 pub use shared::{ControlRequest, EngineConfiguration, PendingControl, Shared};
 pub use spec::{ModelSpec, ServerInfo, TensorSpec};
+pub use trace::{Trace, TraceSink};
 pub use validate::{Validated, validate};
 
 use kingpole_values::{Error, Tensor};

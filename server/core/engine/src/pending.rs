@@ -9,8 +9,8 @@ use kingpole_values::{
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
-use crate::Model;
 use crate::metrics::ResponseEvent;
+use crate::{Model, Trace};
 
 /// The way back of one request. Called exactly once.
 pub trait Responder: Send {
@@ -151,6 +151,7 @@ impl Pending {
     pub fn respond(mut self, rows: Vec<Tensor>, timing: Timing, now_us: u64) {
         let total_us = now_us.saturating_sub(self.enqueued_us);
         self.model.metrics.record_success(self.reactor, total_us, timing.queue_us, timing.execute_us);
+        self.trace(&timing, now_us);
         let stage = if self.model.spec.decoupled {
             self.count_response(ResponseEvent::Ended, now_us);
             Stage::End
@@ -159,6 +160,22 @@ impl Pending {
         };
         let response = self.response(rows, timing, stage);
         self.answer.give(Ok(response));
+    }
+
+    fn trace(&self, timing: &Timing, answered_us: u64) {
+        let scope = self.model.trace.load();
+        let Some(scope) = scope.as_ref().filter(|scope| scope.takes()) else { return };
+        let started_us = self.enqueued_us + timing.queue_us;
+        scope.give(Trace {
+            number: 0,
+            model: self.model.spec.name.clone(),
+            version: self.model.spec.version.clone(),
+            id: self.id.clone(),
+            enqueued_us: self.enqueued_us,
+            started_us,
+            ended_us: (started_us + timing.execute_us).min(answered_us),
+            answered_us,
+        });
     }
 
     fn count_response(&self, event: ResponseEvent, now_us: u64) {

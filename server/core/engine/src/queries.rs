@@ -91,6 +91,19 @@ impl Engine {
         self.shared().settings.change_log(changes)
     }
 
+    /// What is traced of a model, or of everything, by the names of the trace extension.
+    pub fn trace_settings(&self, model: Option<&str>) -> Vec<(&'static str, String)> {
+        self.shared().tracing.named(model)
+    }
+
+    /// Change what is traced of a model, or of everything; no values ask for the default.
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` or `UNIMPLEMENTED`, naming the setting; nothing is changed then.
+    pub fn change_trace(&self, model: Option<&str>, changes: &[(&str, &[String])]) -> Result<()> {
+        self.shared().change_trace(model, changes)
+    }
+
     /// What the server says of itself.
     pub fn info(&self) -> &ServerInfo {
         &self.shared().configuration.info

@@ -4,10 +4,12 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 
+use arc_swap::ArcSwapOption;
 use kingpole_values::{ByteString, Error, Result};
 use tokio::sync::oneshot;
 
 use crate::metrics::ModelMetrics;
+use crate::trace::Scope;
 use crate::{BatchingPolicy, InlineModel, ModelSpec, Pipeline, Pool, Profile};
 
 /// Where a model's batches run.
@@ -30,6 +32,8 @@ pub struct Model {
     pub(crate) number: usize,
     pub(crate) metrics: ModelMetrics,
     pub(crate) profile: Mutex<Profile>,
+    /// What its requests are traced by, if they are.
+    pub(crate) trace: ArcSwapOption<Scope>,
     /// Dropped with the last request, which tells `closed`.
     _closed: oneshot::Sender<()>,
 }
@@ -51,6 +55,7 @@ impl Model {
             number: NEXT_NUMBER.fetch_add(1, Relaxed),
             metrics: ModelMetrics::new(reactors),
             profile: Mutex::new(profile),
+            trace: ArcSwapOption::empty(),
             _closed: sender,
         };
         (Arc::new(model), closed)

@@ -1,4 +1,4 @@
-//! What can be set while the server runs: which lines are logged, and tracing, of which there is none.
+//! What can be set while the server runs: which lines are logged.
 //!
 //! Holds the values and judges changes; whoever writes lines asks here. Settings come as named values,
 //! whatever protocol they came by. A change is made as a whole or not at all.
@@ -137,49 +137,6 @@ impl Settings {
     }
 }
 
-/// The settings of the trace extension, which say that nothing is traced.
-const TRACE: [(&str, &str); 6] = [
-    ("trace_level", "OFF"),
-    ("trace_rate", "1000"),
-    ("trace_count", "-1"),
-    ("log_frequency", "0"),
-    ("trace_file", ""),
-    ("trace_mode", "triton"),
-];
-
-/// The levels that the extension knows.
-const LEVELS: [&str; 3] = ["OFF", "TIMESTAMPS", "TENSORS"];
-
-/// The trace settings and their values, in the extension's order.
-pub fn trace_settings() -> impl ExactSizeIterator<Item = (&'static str, &'static str)> {
-    TRACE.into_iter()
-}
-
-/// Judge changes of trace settings; no values ask for the default. What would trace is refused, as there
-/// is no tracer.
-///
-/// # Errors
-/// `UNIMPLEMENTED` for another value than the one in use, `INVALID_ARGUMENT` for a name that is none.
-pub fn check_trace<'a>(changes: impl IntoIterator<Item = (&'a str, &'a [String])>) -> Result<()> {
-    for (name, values) in changes {
-        let Some((_, now)) = TRACE.iter().find(|(known, _)| *known == name) else {
-            return Err(Error::invalid(format!("there is no trace setting '{}'", shown(name))));
-        };
-        if name == "trace_file" && values.iter().any(|value| !value.is_empty()) {
-            return Err(no_file(name));
-        }
-        if name == "trace_level" && !values.iter().all(|value| LEVELS.contains(&&**value)) {
-            let levels = LEVELS.join(", ");
-            return Err(Error::invalid(format!("trace setting 'trace_level' must be of: {levels}")));
-        }
-        if values.iter().any(|value| value != now) {
-            let message = format!("this server traces nothing: '{name}' can only be '{now}'");
-            return Err(Error::new(Code::Unimplemented, message));
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -229,23 +186,6 @@ mod tests {
             let error = change(&settings, name, value).unwrap_err();
             assert_eq!(error.code, code, "{error}");
             assert!(error.message.contains(name), "{error}");
-        }
-    }
-
-    #[test]
-    fn only_what_traces_nothing_can_be_asked_of_tracing() {
-        let values = |value: &str| vec![value.to_owned()];
-        for (name, value, code) in [
-            ("trace_level", values("OFF"), None),
-            ("trace_rate", vec![], None),
-            ("trace_level", values("TIMESTAMPS"), Some(Code::Unimplemented)),
-            ("trace_level", values("LOUD"), Some(Code::InvalidArgument)),
-            ("trace_rate", values("1"), Some(Code::Unimplemented)),
-            ("trace_file", values("/tmp/x"), Some(Code::Unimplemented)),
-            ("trace_colour", values("red"), Some(Code::InvalidArgument)),
-        ] {
-            let checked = check_trace([(name, &value[..])]);
-            assert_eq!(checked.err().map(|error| error.code), code, "{name} {value:?}");
         }
     }
 }

@@ -10,7 +10,8 @@ use tokio::sync::{Barrier, Notify, mpsc, oneshot, watch};
 
 use crate::registry::Registry;
 use crate::settings::Settings;
-use crate::{Clock, IndexRow, LogSettings, Model, ModelStatistics, ServerInfo};
+use crate::trace::Tracing;
+use crate::{Clock, IndexRow, LogSettings, Model, ModelStatistics, ServerInfo, TraceSink};
 
 /// What the engine is told once, at start.
 #[derive(Clone, Debug)]
@@ -75,6 +76,7 @@ pub struct Shared {
     /// Where reactors wait for each other before they end.
     pub(crate) last_connection: Barrier,
     pub(crate) settings: Settings,
+    pub(crate) tracing: Tracing,
 }
 
 impl Shared {
@@ -98,6 +100,7 @@ impl Shared {
             changes: watch::Sender::new(()),
             last_connection,
             settings: Settings::default(),
+            tracing: Tracing::default(),
         };
         (Arc::new(shared), requests)
     }
@@ -111,7 +114,26 @@ impl Shared {
 
     /// Serve this version from now on, in place of an earlier load of it.
     pub fn publish(&self, model: Arc<Model>) {
+        model.trace.store(self.tracing.scope(&model.spec.name));
         self.change(|registry| registry.with(model));
+    }
+
+    /// Give traces to `sink`, which is called `name` in the settings. Nothing is traced until a client or the operator
+    /// asks for it.
+    pub fn trace_to(&self, name: String, sink: TraceSink) {
+        self.tracing.trace_to(name, sink);
+    }
+
+    /// Change what is traced, as [`Engine::change_trace`](crate::Engine::change_trace).
+    ///
+    /// # Errors
+    /// `INVALID_ARGUMENT` or `UNIMPLEMENTED`, naming the setting; nothing is changed then.
+    pub fn change_trace(&self, model: Option<&str>, changes: &[(&str, &[String])]) -> Result<()> {
+        self.tracing.change(model, changes)?;
+        for model in self.registry.load().served() {
+            model.trace.store(self.tracing.scope(&model.spec.name));
+        }
+        Ok(())
     }
 
     /// Stop admitting requests for exactly this load; those admitted run to their end.

@@ -177,7 +177,7 @@ def test_the_extensions_are_those_that_are_offered(address: str) -> None:
         offered = {"classification", "model_repository", "model_configuration", "statistics", "logging",
                    "binary_tensor_data", "parameters", "schedule_policy", "sequence"}  # fmt: skip
         assert offered <= set(told[0]), told[0]
-        assert "trace" not in told[0], "there is no tracer"
+        assert "trace" not in told[0], "it needs --trace-file"
 
 
 def test_the_configuration_is_the_same_by_http_and_by_grpc(address: str) -> None:
@@ -254,7 +254,7 @@ def test_log_settings_are_told_and_changed(address: str) -> None:
             )
 
 
-def test_trace_settings_say_that_nothing_is_traced(address: str) -> None:
+def test_trace_settings_say_that_nothing_is_traced_without_a_file(address: str) -> None:
     with both(address) as clients:
         (_, http), (_, grpc) = clients
         for model in (None, MLP):
@@ -263,7 +263,7 @@ def test_trace_settings_say_that_nothing_is_traced(address: str) -> None:
         for _, client in clients:
             client.update_trace_settings(settings={"trace_level": ["OFF"]})
             client.update_trace_settings(settings={"trace_level": None})
-            for settings in ({"trace_level": ["TIMESTAMPS"]}, {"trace_file": "x"}, {"trace_rate": "1"}):
+            for settings in ({"trace_level": ["TIMESTAMPS"]}, {"trace_file": "x"}, {"log_frequency": "1"}):
                 refusal(
                     lambda client=client, settings=settings: client.update_trace_settings(MLP, settings),
                     "501",

@@ -1,6 +1,6 @@
 //! The logging and trace extensions over gRPC.
 
-use kingpole_engine::{Engine, check_trace, trace_settings};
+use kingpole_engine::Engine;
 use kingpole_values::{ByteString, Error, Parameter, Parameters, Result};
 use kingpole_wire::grpc::proto;
 
@@ -10,13 +10,16 @@ pub(super) fn trace(
     request: &proto::TraceSettingRequest,
 ) -> Result<proto::TraceSettingResponse> {
     use proto::trace_setting_response::SettingValue;
-    if !request.model_name.is_empty() {
-        engine.model(&request.model_name, None)?;
+    let model = Some(&*request.model_name).filter(|name| !name.is_empty());
+    if let Some(model) = model {
+        engine.model(model, None)?;
     }
-    check_trace(request.settings.iter().map(|(name, setting)| (&**name, &setting.value[..])))?;
-    let setting =
-        |(name, value): (&str, &str)| (name.to_owned(), SettingValue { value: vec![value.to_owned()] });
-    Ok(proto::TraceSettingResponse { settings: trace_settings().map(setting).collect() })
+    let changes = request.settings.iter().map(|(name, setting)| (&**name, &setting.value[..]));
+    engine.change_trace(model, &changes.collect::<Vec<_>>())?;
+    let setting = |(name, value): (&str, String)| (name.to_owned(), SettingValue { value: vec![value] });
+    Ok(proto::TraceSettingResponse {
+        settings: engine.trace_settings(model).into_iter().map(setting).collect(),
+    })
 }
 
 /// Make changes and tell the settings.

@@ -1,7 +1,7 @@
 //! The logging and trace extensions: what is set, and setting it.
 
 use http::{Method, StatusCode};
-use kingpole_engine::{Engine, check_trace, trace_settings};
+use kingpole_engine::Engine;
 use kingpole_values::{ByteString, Error, Parameter, Parameters, Result};
 use serde_json::{Map, Value, json};
 
@@ -70,16 +70,18 @@ pub(super) async fn trace(request: HttpRequest, model: Option<&str>, shared: &Sh
         return Dialect::Json.error(&error);
     }
     match request.method {
-        Method::GET | Method::HEAD => tell_trace(),
+        Method::GET | Method::HEAD => tell_trace(&shared.engine, model),
         Method::POST => {
             let object = match object::read(request, shared).await {
                 Ok(read) => read.fields,
                 Err(refusal) => return *refusal,
             };
-            let checked = trace_changes(object)
-                .and_then(|changes| check_trace(changes.iter().map(|(name, values)| (&**name, &values[..]))));
-            match checked {
-                Ok(()) => tell_trace(),
+            let changed = trace_changes(object).and_then(|changes| {
+                let changes: Vec<_> = changes.iter().map(|(name, values)| (&**name, &values[..])).collect();
+                shared.engine.change_trace(model, &changes)
+            });
+            match changed {
+                Ok(()) => tell_trace(&shared.engine, model),
                 Err(error) => Dialect::Json.error(&error),
             }
         }
@@ -88,12 +90,15 @@ pub(super) async fn trace(request: HttpRequest, model: Option<&str>, shared: &Sh
 }
 
 /// A level is a list in the extension's JSON, everything else a string.
-fn tell_trace() -> HttpResponse {
-    let setting = |(name, value): (&str, &str)| {
+fn tell_trace(engine: &Engine, model: Option<&str>) -> HttpResponse {
+    let setting = |(name, value): (&str, String)| {
         let value = if name == "trace_level" { json!([value]) } else { json!(value) };
         (name.to_owned(), value)
     };
-    HttpResponse::json(StatusCode::OK, &Value::Object(trace_settings().map(setting).collect()))
+    HttpResponse::json(
+        StatusCode::OK,
+        &Value::Object(engine.trace_settings(model).into_iter().map(setting).collect()),
+    )
 }
 
 /// Null asks for the default, which is no value.
