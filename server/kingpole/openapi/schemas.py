@@ -277,9 +277,9 @@ class TraceSettings(Struct):
 class TraceChanges(Struct):
     """What is to be traced. TIMESTAMPS needs a server that was started with a file for traces."""
 
-    trace_level: Annotated[list[Literal["OFF", "TIMESTAMPS"]], Meta(min_length=1)] | None | UnsetType = UNSET
-    trace_rate: Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$")] | None | UnsetType = UNSET
-    trace_count: Annotated[str, Meta(pattern="^(-1|[0-9]{1,9})$")] | None | UnsetType = UNSET
+    trace_level: Annotated[list[Literal["OFF", "TIMESTAMPS"]], Meta(min_length=1)] | UnsetType | None = UNSET
+    trace_rate: Annotated[str, Meta(pattern="^[1-9][0-9]{0,8}$")] | UnsetType | None = UNSET
+    trace_count: Annotated[str, Meta(pattern="^(-1|[0-9]{1,9})$")] | UnsetType | None = UNSET
 
 
 class Empty(Struct):
