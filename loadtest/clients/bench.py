@@ -141,8 +141,8 @@ def _write(environment: dict[str, str], samples: list[Sample], problems: list[st
     page = "# Clients\n\n" + "".join(f"- {key}: {value}\n" for key, value in environment.items())
     page += (
         "\nOne request at a time to a model that gives back what it gets. CPU is that of the client's process"
-        "\nper request, user and system. Each value is the median of the rounds (least-greatest); ratios are of"
-        "\nCPU times in the same round.\n"
+        "\nper request, user and system. Each value is the median of the rounds (least-greatest); ratios are"
+        "\nof CPU times in the same round.\n"
         "`stubs`: the language's generated gRPC stubs of Open Inference; `floor`: the same bytes by the bare"
         "\ntransport.\n"
     )

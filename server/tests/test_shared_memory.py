@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import mmap
@@ -316,3 +317,62 @@ def test_status_of_regions_is_json(server, file):
     assert json.dumps(row, sort_keys=True) == json.dumps(
         {"byte_size": BYTES, "key": f"/{file.name}", "name": "r", "offset": 0}
     )
+
+
+def test_asyncio_shares_memory_too(server):
+    async def run() -> None:
+        async with await kingpole_client.aconnect(
+            server.socket, shared_memory="8MiB", timeout_us=20_000_000
+        ) as client:
+            held = []
+            for turn in range(4):
+                x = await client.empty((100_000,), np.float32)
+                x[:] = np.arange(100_000) + turn
+                other = np.arange(100_000, dtype=np.float64) + turn
+                one, two = await asyncio.gather(
+                    client.infer("fp32", {"x": x}), client.infer("fp64", {"x": other})
+                )
+                np.testing.assert_array_equal(one["x"], x)
+                np.testing.assert_array_equal(two["x"], other)
+                held.append((x.copy(), one["x"]))
+            for expected, found in held:
+                np.testing.assert_array_equal(found, expected)
+            with pytest.raises(kingpole_client.InvalidArgument):
+                await client.infer("fp64", {"x": x})
+            with pytest.raises(kingpole_client.ResourceExhausted):
+                await client.empty((8 << 20,), np.float32)
+
+    asyncio.run(run())
+
+
+def test_asyncio_gives_the_memory_of_a_cancelled_request_back(server):
+    async def run() -> None:
+        async with await kingpole_client.aconnect(server.socket, shared_memory="2MiB") as client:
+            x = np.ones(1 << 18, np.float32)
+            for _ in range(20):
+                asking = asyncio.ensure_future(client.infer("fp32", {"x": x}))
+                await asyncio.sleep(0)
+                asking.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await asking
+            # It comes back when the server says of each that it is done with it: these wait in the same queue.
+            for _ in range(500):
+                assert (await client.infer("fp32", {"x": x[:1]}))["x"].size == 1
+                with contextlib.suppress(kingpole_client.ResourceExhausted):
+                    assert (await client.empty((3 << 17,), np.float32)).nbytes == 3 << 19
+                    return
+            raise AssertionError("the memory of requests given up did not come back")
+
+    asyncio.run(run())
+
+
+def test_asyncio_shares_over_unix_sockets_only_and_says_what_is_refused(server, tmp_path):
+    async def refused(url: str, kind: type[Exception], **options: Any) -> None:
+        with pytest.raises(kind):
+            async with await kingpole_client.aconnect(url, **options) as client:
+                await client.empty((4,), np.float32)
+
+    asyncio.run(refused(server.url, kingpole_client.InvalidArgument, shared_memory="1MiB"))
+    asyncio.run(refused(server.socket, kingpole_client.InvalidArgument, shared_memory="1 MB"))
+    asyncio.run(refused(server.socket, kingpole_client.InvalidArgument))
+    asyncio.run(refused(f"unix:{tmp_path}/none", kingpole_client.Unavailable, shared_memory="1MiB"))

@@ -172,7 +172,7 @@ async def shared_memory(url: str) -> None:
     shape = (2048, 2048)
     for turn in range(20):
         # Every other one is made in the memory itself.
-        x = client.empty(shape, np.float32) if turn % 2 else np.empty(shape, np.float32)
+        x = await client.empty(shape, np.float32) if turn % 2 else np.empty(shape, np.float32)
         x.view(np.uint32)[...] = np.arange(x.size, dtype=np.uint32).reshape(shape) + turn
         found = (await client.infer("echo-fp32", {"x": x}))["x"]
         same = np.array_equal(found.view(np.uint32), x.view(np.uint32))

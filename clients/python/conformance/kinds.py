@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from typing import Any, Protocol
 
 import kingpole_client
-import numpy as np
 import numpy.typing as npt
 from kingpole_client import InferResponse
 
@@ -66,7 +65,7 @@ class Client(Protocol):
         """Call `live`, `ready` or `metadata`."""
         ...
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    async def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         """Return an array in shared memory."""
         ...
 
@@ -120,7 +119,7 @@ class Blocking:
     async def ask(self, name: str, *arguments: Any) -> Any:
         return getattr(self._client, name)(*arguments)
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+    async def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
         return self._client.empty(shape, dtype)
 
     async def close(self) -> None:
@@ -168,8 +167,8 @@ class Awaited:
     async def ask(self, name: str, *arguments: Any) -> Any:
         return await getattr(self._client, name)(*arguments)
 
-    def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
-        return np.empty(shape, dtype)
+    async def empty(self, shape: tuple[int, ...], dtype: Any) -> Array:
+        return await self._client.empty(shape, dtype)
 
     async def close(self) -> None:
         await self._client.close()

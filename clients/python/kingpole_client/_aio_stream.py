@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections import deque
 from collections.abc import Callable
 from typing import cast
 
 from kingpole_client._address import Address
-from kingpole_client._exchanges import MOST_GRANTED, Ledger, goes_on, one_response
+from kingpole_client._exchanges import MOST_GRANTED, Ledger, Placements, goes_on, one_response
 from kingpole_client._frame import Frame, FrameAssembler
-from kingpole_client._messages import Answer, Buffers, decode_answer, encode_cancel, exchange_of
+from kingpole_client._messages import (
+    Answer,
+    Buffers,
+    InferRequest,
+    encode_cancel,
+    encode_hand_over,
+    exchange_of,
+)
+from kingpole_client._shared_memory import ARENA, HAND_OVER_US, NOT_SHARED, Placement, SharedMemory
 from kingpole_client._socket import CONNECT_TIMEOUT_SECONDS
 from kingpole_client._values import Credit
-from kingpole_client.errors import Cancelled, KingpoleError, Unavailable
+from kingpole_client.errors import Cancelled, InvalidArgument, KingpoleError, Unavailable
 
 _SCRATCH_BYTES = 64 * 1024
 
@@ -58,6 +67,7 @@ class AsyncExchanges:
         self._ledger = Ledger()
         self._credit = AsyncPermits()
         self._last = 0
+        self._placements = Placements()
         self.failure: KingpoleError | None = None
 
     async def begin(self, *, is_request: bool) -> tuple[int, asyncio.Future[Answer]]:
@@ -78,8 +88,13 @@ class AsyncExchanges:
     def withdraw(self, exchange: int) -> None:
         """Forget an exchange that the server was not told of."""
         self._waiting.pop(exchange, None)
+        self._placements.drop(exchange)
         if self._ledger.returned(exchange, True):
             self._credit.release()
+
+    def place(self, exchange: int, placement: Placement) -> None:
+        """Keep where a request's tensors are until the server says that it does not use them any more."""
+        self._placements.keep(exchange, placement)
 
     def give_up(self, exchange: int) -> bool:
         """Forget an exchange; returns whether it was still waiting."""
@@ -92,10 +107,7 @@ class AsyncExchanges:
             KingpoleError: What the server says of the stream as a whole.
         """
         exchange = exchange_of(frame)
-        try:
-            answer = decode_answer(frame)
-        except KingpoleError as error:
-            answer = error
+        answer = self._placements.decode(exchange, frame)
         self._credit.release(self._ledger.returned(exchange, answer))
         if isinstance(answer, Credit):
             return None
@@ -113,6 +125,7 @@ class AsyncExchanges:
         if self.failure is None:
             self.failure = error
         waiting, self._waiting = self._waiting, {}
+        self._placements.clear()
         self._credit.release()
         for future in waiting.values():
             if not future.done():
@@ -129,6 +142,40 @@ class _StreamProtocol(asyncio.BufferedProtocol):
         self.writable = asyncio.Event()
         self.writable.set()
         self.transport: asyncio.Transport | None = None
+        self.memory: SharedMemory | None = None
+
+    def buffers(self, make: Callable[[int], Buffers], exchange: int) -> Buffers:
+        """Return what is to be sent; what is large goes into the shared memory, if there is some."""
+        if self.memory is None or not isinstance(make, InferRequest):
+            return make(exchange)
+        placement = make.place(self.memory)
+        self.exchanges.place(exchange, placement)
+        return make.buffers(exchange, placement)
+
+    async def hand_over(self, connection: socket.socket, memory: SharedMemory) -> None:
+        """Give the server the memory, before anything else is asked.
+
+        Raises:
+            KingpoleError: The server does not take it.
+        """
+        try:
+            exchange, future = await self.exchanges.begin(is_request=False)
+            joined = b"".join(encode_hand_over(ARENA, memory.size, exchange))
+            sent = socket.send_fds(connection, [joined], [memory.descriptor])
+            # The descriptor went with the first byte; nothing else was sent yet, so that there is room.
+            if sent != len(joined):
+                raise Unavailable(f"{self._name} took {sent} of {len(joined)} bytes")
+        except OSError as error:
+            raise Unavailable(f"the connection to {self._name} broke: {error}") from None
+        finally:
+            memory.close_descriptor()
+        try:
+            answer = await asyncio.wait_for(future, HAND_OVER_US / 1e6)
+        except asyncio.TimeoutError:
+            raise Unavailable(f"{self._name} did not take the shared memory in time") from None
+        if isinstance(answer, KingpoleError):
+            raise answer
+        self.memory = memory
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -172,8 +219,8 @@ class _StreamProtocol(asyncio.BufferedProtocol):
 class AsyncStreamTransport:
     """A stream to an address, opened when first needed and again after it has ended."""
 
-    def __init__(self, address: Address, limit: int) -> None:
-        self._address, self._limit = address, limit
+    def __init__(self, address: Address, limit: int, shared_bytes: int = 0) -> None:
+        self._address, self._limit, self._shared_bytes = address, limit, shared_bytes
         self._lock = asyncio.Lock()
         self._stream: _StreamProtocol | None = None
         self._closed = False
@@ -184,7 +231,7 @@ class AsyncStreamTransport:
         exchange, future = await stream.exchanges.begin(is_request=is_request)
         try:
             await stream.writable.wait()
-            buffers = make(exchange)
+            buffers = stream.buffers(make, exchange)
         except BaseException:
             stream.exchanges.withdraw(exchange)
             raise
@@ -212,6 +259,8 @@ class AsyncStreamTransport:
             return _StreamProtocol(name, self._limit)
 
         try:
+            if self._shared_bytes:
+                return await asyncio.wait_for(self._open_shared(factory), CONNECT_TIMEOUT_SECONDS)
             if address.path:
                 opening = loop.create_unix_connection(factory, address.path)
                 _, stream = await asyncio.wait_for(opening, CONNECT_TIMEOUT_SECONDS)
@@ -225,6 +274,31 @@ class AsyncStreamTransport:
         except (OSError, ValueError) as error:
             raise Unavailable(f"cannot connect to {name}: {error}") from None
         return stream
+
+    async def _open_shared(self, factory: Callable[[], _StreamProtocol]) -> _StreamProtocol:
+        loop = asyncio.get_running_loop()
+        # A socket of our own: descriptors cannot be sent through those of asyncio.
+        connection = socket.socket(socket.AF_UNIX)
+        try:
+            connection.setblocking(False)
+            await loop.sock_connect(connection, self._address.path)
+            _, stream = await loop.create_unix_connection(factory, sock=connection)
+        except BaseException:
+            connection.close()
+            raise
+        try:
+            await stream.hand_over(connection, SharedMemory(self._shared_bytes))
+        except BaseException:
+            stream.end(Cancelled("the server did not take the shared memory"))
+            raise
+        return stream
+
+    async def memory(self) -> SharedMemory:
+        """Return the memory shared with the server over the connection that there is now."""
+        memory = (await self._opened()).memory
+        if memory is None:
+            raise InvalidArgument(NOT_SHARED)
+        return memory
 
     async def close(self) -> None:
         """End the stream; what waits is answered `Cancelled`."""

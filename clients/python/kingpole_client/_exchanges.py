@@ -84,6 +84,38 @@ class Permits:
             self._changed.notify(requests)
 
 
+class Placements:
+    """Where requests' tensors are in shared memory, until the server says that it does not use them."""
+
+    def __init__(self) -> None:
+        self._kept: dict[int, Placement] = {}
+
+    def keep(self, exchange: int, placement: Placement) -> None:
+        """Keep a request's ranges."""
+        self._kept[exchange] = placement
+
+    def drop(self, exchange: int) -> None:
+        """Forget a request that the server was not told of."""
+        self._kept.pop(exchange, None)
+
+    def clear(self) -> None:
+        """Forget all: their memory is not used for another connection."""
+        self._kept = {}
+
+    def decode(self, exchange: int, frame: Frame) -> Answer:
+        """Decode an answer, whose tensors may be where they were asked for. An error is one as well."""
+        placement = self._kept.get(exchange)
+        try:
+            answer = decode_answer(frame, placement)
+        except KingpoleError as error:
+            answer = error
+        if placement is not None and not goes_on(answer):
+            # Also for the Credit in place of the answer to a request that was given up.
+            self._kept.pop(exchange, None)
+            placement.learn(answer)
+        return answer
+
+
 class Exchanges:
     """The exchanges of one stream, by number."""
 
@@ -93,7 +125,7 @@ class Exchanges:
         self._ledger = Ledger()
         self._credit = Permits()
         self._last = 0
-        self._placements: dict[int, Placement] = {}
+        self._placements = Placements()
         self._failure: KingpoleError | None = None
 
     def begin(self, deadline_us: int | None, *, is_request: bool) -> tuple[int, Future[Answer]]:
@@ -120,13 +152,13 @@ class Exchanges:
     def place(self, exchange: int, placement: Placement) -> None:
         """Keep where a request's tensors are until the server says that it does not use them any more."""
         with self._lock:
-            self._placements[exchange] = placement
+            self._placements.keep(exchange, placement)
 
     def withdraw(self, exchange: int) -> None:
         """Forget an exchange that the server was not told of."""
         with self._lock:
             self._waiting.pop(exchange, None)
-            self._placements.pop(exchange, None)
+            self._placements.drop(exchange)
             returned = self._ledger.returned(exchange, True)
         if returned:
             self._credit.release()
@@ -143,15 +175,7 @@ class Exchanges:
             KingpoleError: The frame makes no sense and belongs to nobody: the stream cannot go on.
         """
         exchange = exchange_of(frame)
-        placement = self._placements.get(exchange)
-        try:
-            answer = decode_answer(frame, placement)
-        except KingpoleError as error:
-            answer = error
-        if placement is not None and not (isinstance(answer, InferResponse) and answer.stage == "part"):
-            # Also for the Credit in place of the answer to a request that was given up.
-            self._placements.pop(exchange, None)
-            placement.learn(answer)
+        answer = self._placements.decode(exchange, frame)
         with self._lock:
             returned = self._ledger.returned(exchange, answer)
             future = None if isinstance(answer, Credit) else self._waiting.pop(exchange, None)
@@ -171,7 +195,7 @@ class Exchanges:
             if self._failure is None:
                 self._failure = error
             waiting, self._waiting = self._waiting, {}
-            self._placements = {}
+            self._placements.clear()
         self._credit.release()
         for future in waiting.values():
             resolve(future, type(error)(error.message))

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 ARENA = 0
 """The number of the one arena of a connection."""
+HAND_OVER_US = 10_000_000
+NOT_SHARED = "this client shares no memory: connect('unix:...', shared_memory='64MiB')"
 SMALLEST_BYTES = 4096
 """Shorter tensors travel in the frame: a copy costs less than the bookkeeping."""
 _UNITS = {"KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}

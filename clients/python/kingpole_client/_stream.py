@@ -14,12 +14,11 @@ from kingpole_client._clock import GRACE_US, now_us
 from kingpole_client._exchanges import Exchanges, Pending
 from kingpole_client._frame import FrameAssembler
 from kingpole_client._messages import Answer, Buffers, InferRequest, encode_cancel, encode_hand_over
-from kingpole_client._shared_memory import ARENA, SharedMemory
+from kingpole_client._shared_memory import ARENA, HAND_OVER_US, NOT_SHARED, SharedMemory
 from kingpole_client._socket import open_socket, send_buffers
 from kingpole_client.errors import Cancelled, DeadlineExceeded, InvalidArgument, KingpoleError, Unavailable
 
 _SCRATCH_BYTES = 64 * 1024
-_HAND_OVER_US = 10_000_000
 Begun = tuple["Future[Answer]", Callable[[], None]]
 
 
@@ -152,9 +151,9 @@ class StreamTransport:
 
     def memory(self) -> SharedMemory:
         """Return the memory shared with the server over the connection that there is now."""
-        memory = self._connected(now_us() + _HAND_OVER_US).memory
+        memory = self._connected(now_us() + HAND_OVER_US).memory
         if memory is None:
-            raise InvalidArgument("this client shares no memory: connect(..., shared_memory='64MiB')")
+            raise InvalidArgument(NOT_SHARED)
         return memory
 
     def _connected(self, deadline_us: int | None) -> StreamConnection:
@@ -166,7 +165,7 @@ class StreamTransport:
                 connection = StreamConnection(opened, str(self._address), self._limit)
                 if self._shared_bytes:
                     try:
-                        limit_us = now_us() + _HAND_OVER_US
+                        limit_us = now_us() + HAND_OVER_US
                         until_us = limit_us if deadline_us is None else min(deadline_us, limit_us)
                         connection.hand_over(SharedMemory(self._shared_bytes), until_us)
                     except BaseException:

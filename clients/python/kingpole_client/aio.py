@@ -17,6 +17,7 @@ from kingpole_client._http_parts import NOT_FRAMES, STREAM_HEADERS
 from kingpole_client._messages import Answer, Buffers, InferRequest
 from kingpole_client._open_inference import OpenInference, choose, decode, refuses_frames
 from kingpole_client._parts import ONLY_EXCHANGE
+from kingpole_client._shared_memory import NOT_SHARED
 from kingpole_client._trust import tls_context
 from kingpole_client._values import (
     InferResponse,
@@ -34,11 +35,14 @@ from kingpole_client.client import (
     check_token,
     expect,
     read_infer_answer,
+    shared_bytes_of,
 )
 from kingpole_client.errors import DeadlineExceeded, InvalidArgument, Unavailable, Unimplemented
 
 if TYPE_CHECKING:
     import ssl
+
+    import numpy.typing as npt
 
     from kingpole_client._aio_grpc import AsyncGrpcTransport
 
@@ -72,16 +76,20 @@ class AsyncClient:
         tls: ssl.SSLContext | None = None,
         root_certificates: bytes | None = None,
         max_frame_bytes: int = DEFAULT_MAX_FRAME_BYTES,
+        shared_memory: int | str | None = None,
     ) -> None:
         address = parse_address(url)
         check_token(token, address)
+        shared_bytes = shared_bytes_of(shared_memory, address)
         self._address, self._limit, self._timeout_us = address, max_frame_bytes, timeout_us
         self._http = AsyncHttp(address, token, tls_context(address, tls, root_certificates), max_frame_bytes)
         self._frames: AsyncTransport | None = None
+        self._stream: AsyncStreamTransport | None = None
         self._open_inference: OpenInference | None = None
         self._grpc: AsyncGrpcTransport | None = None
         if address.scheme in ("frame", "unix"):
-            self._frames = AsyncStreamTransport(address, max_frame_bytes)
+            self._stream = AsyncStreamTransport(address, max_frame_bytes, shared_bytes)
+            self._frames = self._stream
         elif address.scheme in ("grpc", "grpcs"):
             try:
                 from kingpole_client._aio_grpc import AsyncGrpcTransport
@@ -182,6 +190,12 @@ class AsyncClient:
                 pending.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
 
+    async def empty(self, shape: tuple[int, ...] | int, dtype: Any) -> npt.NDArray[Any]:
+        """Return an array in the memory shared with the server; as `Client.empty`."""
+        if self._stream is None:
+            raise InvalidArgument(NOT_SHARED)
+        return (await self._stream.memory()).empty(shape, dtype)
+
     async def live(self) -> bool:
         """Return whether the server answers at all."""
         try:
@@ -241,7 +255,7 @@ class AsyncClient:
 
     async def _infer(self, request: InferRequest) -> Answer:
         if self._frames is not None:
-            return await self._frames.ask(request.buffers, is_request=True)
+            return await self._frames.ask(request, is_request=True)
         if self._open_inference is None:
             answer = await self._http.exchange("POST", INFER_PATH, FRAME_HEADERS, request.buffers(1))
             if not refuses_frames(answer):

@@ -17,7 +17,7 @@ from kingpole_client._http_parts import NOT_FRAMES, HttpSource
 from kingpole_client._messages import Answer, Buffers, InferRequest
 from kingpole_client._open_inference import OpenInference, choose, decode, refuses_frames
 from kingpole_client._parts import ONLY_EXCHANGE, ResponseStream, SocketSource, Source
-from kingpole_client._shared_memory import parse_bytes
+from kingpole_client._shared_memory import NOT_SHARED, parse_bytes
 from kingpole_client._stream import Begun, StreamTransport
 from kingpole_client._trust import tls_context
 from kingpole_client._values import (
@@ -98,6 +98,18 @@ def check_token(token: str | None, address: Address) -> None:
         raise InvalidArgument("the token has characters that cannot stand in a header")
 
 
+def shared_bytes_of(shared_memory: int | str | None, address: Address) -> int:
+    """Return how much memory to share, 0 for none.
+
+    Raises:
+        InvalidArgument: It is no size, or the transport cannot share.
+    """
+    shared_bytes = 0 if shared_memory is None else parse_bytes(shared_memory)
+    if shared_bytes and address.scheme != "unix":
+        raise InvalidArgument(f"memory is shared over Unix sockets only, not over {address}")
+    return shared_bytes
+
+
 class Client:
     """A connection to one server. Make it with `kingpole_client.connect`.
 
@@ -120,9 +132,7 @@ class Client:
     ) -> None:
         address = parse_address(url)
         check_token(token, address)
-        shared_bytes = 0 if shared_memory is None else parse_bytes(shared_memory)
-        if shared_bytes and address.scheme != "unix":
-            raise InvalidArgument(f"memory is shared over Unix sockets only, not over {address}")
+        shared_bytes = shared_bytes_of(shared_memory, address)
         self._address, self._limit, self._timeout_us = address, max_frame_bytes, timeout_us
         self._http = HttpPool(address, token, tls_context(address, tls, root_certificates), max_frame_bytes)
         self._tls = tls
@@ -284,7 +294,7 @@ class Client:
             ResourceExhausted: There is no room.
         """
         if self._stream is None:
-            raise InvalidArgument("this client shares no memory: connect('unix:...', shared_memory='64MiB')")
+            raise InvalidArgument(NOT_SHARED)
         return self._stream.memory().empty(shape, dtype)
 
     def live(self) -> bool:
