@@ -355,7 +355,7 @@ def test_asyncio_gives_the_memory_of_a_cancelled_request_back(server):
                 asking.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await asking
-            # It comes back when the server says of each that it is done with it: these wait in the same queue.
+            # As above: these wait in the same queue.
             for _ in range(500):
                 assert (await client.infer("fp32", {"x": x[:1]}))["x"].size == 1
                 with contextlib.suppress(kingpole_client.ResourceExhausted):
