@@ -22,7 +22,7 @@ from kingpole_client.errors import KingpoleError
 
 from protocol.conformance.lies import CUTS, LIES, Lie, credit_frame, framed, response_frame, response_header
 
-_ENDLESS_S = 4.0
+_ENDLESS_S = 2.0
 _BLOCK = bytes(1 << 16)
 _FRAME_TYPE = "application/x-kingpole"
 
