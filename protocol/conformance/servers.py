@@ -61,9 +61,10 @@ class Server:
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
             errors="replace", start_new_session=True,
         )  # fmt: skip
-        ready = threading.Event()
-        threading.Thread(target=self._listen, args=(self._process, ready), daemon=True).start()
-        if not ready.wait(_READY_LIMIT_S) or self._process.poll() is not None:
+        settled = threading.Event()
+        threading.Thread(target=self._listen, args=(self._process, settled), daemon=True).start()
+        settled.wait(_READY_LIMIT_S)
+        if not any(line.startswith("ready,") for line in self._log):
             said = "\n".join(self._log[-20:])
             self.kill()
             raise ServerFailedError(f"the server did not become ready:\n{said}")
@@ -71,14 +72,14 @@ class Server:
         self._port = _number(r"listens on https?://[\d.]+:(\d+)", said)
         self._management_port = _number(r"management on http://[\d.]+:(\d+)", said)
 
-    def _listen(self, process: subprocess.Popen[str], ready: threading.Event) -> None:
+    def _listen(self, process: subprocess.Popen[str], settled: threading.Event) -> None:
         assert process.stderr is not None
         with process.stderr:
             for line in process.stderr:
                 self._log.append(line.rstrip())
                 if line.startswith("ready,"):
-                    ready.set()
-        ready.set()
+                    settled.set()
+        settled.set()
 
     @property
     def authority(self) -> str:
