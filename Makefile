@@ -67,6 +67,9 @@ bench: setup $(BENCH_INSTALLED) ## measure against Triton and mosec (minutes; BE
 	sh loadtest/peers/setup.sh
 	$(PYTHON) -m loadtest.bench $(BENCH)
 
+bench-clients: setup $(BENCH_INSTALLED) ## measure what a request costs each client, beside generated stubs and the bare transport (minutes)
+	$(PYTHON) -m loadtest.clients.bench $(BENCH)
+
 fuzz: ## fuzz the decoders on one core (FUZZ_SECONDS=60 or FUZZ_RUNS=1000000 a target; TARGETS="frame_decode ...")
 	@protocol/fuzz/run $(TARGETS)
 
