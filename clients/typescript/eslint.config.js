@@ -10,14 +10,23 @@ export default tseslint.config(
     languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
     rules: {
       // Numbers in a message need no ceremony; everything else that is no string still does.
-      "@typescript-eslint/restrict-template-expressions": ["error", { allowNumber: true, allowBoolean: true }],
+      "@typescript-eslint/restrict-template-expressions": [
+        "error",
+        { allowNumber: true, allowBoolean: true },
+      ],
       // Promises are rejected with what a caller's AbortSignal says, which may be anything.
       "@typescript-eslint/prefer-promise-reject-errors": "off",
       "@typescript-eslint/only-throw-error": "off",
+      // `no-non-null-assertion` refuses `!`: what is known to be there is said with its type.
+      "@typescript-eslint/non-nullable-type-assertion-style": "off",
       // node:test's `test` returns a promise that nobody has to wait for.
       "@typescript-eslint/no-floating-promises": [
         "error",
-        { allowForKnownSafeCalls: [{ from: "package", name: ["test", "describe", "suite"], package: "node:test" }] },
+        {
+          allowForKnownSafeCalls: [
+            { from: "package", name: ["test", "describe", "suite"], package: "node:test" },
+          ],
+        },
       ],
       "no-restricted-imports": "off",
     },
@@ -35,7 +44,10 @@ export default tseslint.config(
     languageOptions: {
       ...tseslint.configs.disableTypeChecked.languageOptions,
       globals: Object.fromEntries(
-        ["console", "process", "URL", "document", "fetch", "createImageBitmap", "performance"].map((name) => [name, "readonly"]),
+        ["console", "process", "URL", "document", "fetch", "createImageBitmap", "performance"].map((name) => [
+          name,
+          "readonly",
+        ]),
       ),
     },
   },

@@ -15,9 +15,7 @@ export class NotApplicable extends Error {}
 
 /** Makes a client of whichever kind the URL says. */
 export function clientOf(url: string, options: NodeClientOptions = {}): Client {
-  return url.startsWith(FETCH)
-    ? connectByFetch(url.slice(FETCH.length), options)
-    : connect(url, options);
+  return url.startsWith(FETCH) ? connectByFetch(url.slice(FETCH.length), options) : connect(url, options);
 }
 
 /** Runs a case with a client that is closed at its end. */
@@ -35,7 +33,10 @@ export async function withClient(
 }
 
 /** An FP32 tensor of these values. */
-export function fp32(values: readonly number[], shape: readonly number[] = [1, values.length]): Tensor<"FP32"> {
+export function fp32(
+  values: readonly number[],
+  shape: readonly number[] = [1, values.length],
+): Tensor<"FP32"> {
   return new Tensor("FP32", shape, Float32Array.from(values));
 }
 

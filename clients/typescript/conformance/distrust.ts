@@ -3,7 +3,16 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 
 import { KingpoleError } from "../src/errors.js";
-import { checkEcho, checkFails, clientOf, errorOf, FETCH, fp32, NotApplicable, withClient } from "./connecting.js";
+import {
+  checkEcho,
+  checkFails,
+  clientOf,
+  errorOf,
+  FETCH,
+  fp32,
+  NotApplicable,
+  withClient,
+} from "./connecting.js";
 
 const REQUESTS = 50;
 const LIMIT_BYTES = 16 * 1024 * 1024;

@@ -6,7 +6,9 @@ import { setTimeout as sleep } from "node:timers/promises";
 import type { Client } from "../src/client.js";
 import { checkEcho, errorOf, fp32 } from "./connecting.js";
 
-async function timed(call: Promise<unknown>): Promise<{ error: Error & { code?: unknown }; seconds: number }> {
+async function timed(
+  call: Promise<unknown>,
+): Promise<{ error: Error & { code?: unknown }; seconds: number }> {
   const started = performance.now();
   const error = await errorOf(call);
   return { error, seconds: (performance.now() - started) / 1000 };

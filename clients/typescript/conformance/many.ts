@@ -24,7 +24,10 @@ export async function stream(client: Client, mark: string | undefined): Promise<
   for (const count of [0, 1, 1000]) {
     const values: number[] = [];
     for await (const response of counting(client, count)) values.push(valueOf(response));
-    assert.deepEqual(values, Array.from({ length: count }, (_, index) => index));
+    assert.deepEqual(
+      values,
+      Array.from({ length: count }, (_, index) => index),
+    );
   }
   const before: number[] = [];
   const failing = async () => {

@@ -40,7 +40,9 @@ export function parseAddress(url: string): Address {
     throw new InvalidArgument(`the address '${url}' cannot be read`);
   }
   if (parts.username !== "" || parts.password !== "" || parts.search !== "" || parts.hash !== "") {
-    throw new InvalidArgument(`the address '${url}' may have no user, query or fragment; pass a token instead`);
+    throw new InvalidArgument(
+      `the address '${url}' may have no user, query or fragment; pass a token instead`,
+    );
   }
   const known = scheme as keyof typeof PORTS;
   const prefix = parts.pathname.replace(/\/+$/, "");
@@ -69,7 +71,15 @@ function givenPort(rest: string): number | undefined {
 function unixAddress(url: string): Address {
   const path = url.slice("unix:".length).replace(/^\/\//, "");
   if (path === "") throw new InvalidArgument(`the address '${url}' has no path`);
-  return { scheme: "unix", host: "", port: 0, path, prefix: "", authority: "localhost", name: `unix:${path}` };
+  return {
+    scheme: "unix",
+    host: "",
+    port: 0,
+    path,
+    prefix: "",
+    authority: "localhost",
+    name: `unix:${path}`,
+  };
 }
 
 /**

@@ -32,8 +32,14 @@ export function encodeRequest(request: InferRequest, exchange: number): Buffers 
   const model = text(builder, request.model);
   const version = text(builder, request.version);
   const id = text(builder, request.id);
-  const inputs = offsets(builder, request.inputs.map((input, index) => tensor(builder, input, index)));
-  const outputs = offsets(builder, request.outputs.map((output) => requestedOutput(builder, output)));
+  const inputs = offsets(
+    builder,
+    request.inputs.map((input, index) => tensor(builder, input, index)),
+  );
+  const outputs = offsets(
+    builder,
+    request.outputs.map((output) => requestedOutput(builder, output)),
+  );
   const parameters = parameterList(builder, request.parameters);
   const { sequence } = request;
   const sequenceName = typeof sequence?.id === "string" ? text(builder, sequence.id) : 0;
@@ -142,7 +148,10 @@ function requestedOutput(builder: Builder, output: RequestedOutput): Offset {
 }
 
 function parameterList(builder: Builder, parameters: ReadonlyMap<string, Parameter>): Offset {
-  return offsets(builder, [...parameters].map(([name, value]) => parameter(builder, name, value)));
+  return offsets(
+    builder,
+    [...parameters].map(([name, value]) => parameter(builder, name, value)),
+  );
 }
 
 function parameter(builder: Builder, name: string, value: Parameter): Offset {
@@ -163,7 +172,9 @@ function parameter(builder: Builder, name: string, value: Parameter): Offset {
     builder.addFieldInt8(ParameterSlots.kind, ParameterKind.DOUBLE, 0);
     builder.addFieldFloat64(ParameterSlots.doubleValue, value, 0);
   } else {
-    throw new InvalidArgument(`parameter '${name}' is ${typeof value}, not boolean, number, bigint or string`);
+    throw new InvalidArgument(
+      `parameter '${name}' is ${typeof value}, not boolean, number, bigint or string`,
+    );
   }
   return builder.endObject();
 }
@@ -187,7 +198,13 @@ function finish(
   exchange: number,
   payloads: readonly Uint8Array[] = [],
 ): Buffers {
-  const lengths = payloads.length > 0 ? numbers(builder, payloads.map(({ length }) => length)) : 0;
+  const lengths =
+    payloads.length > 0
+      ? numbers(
+          builder,
+          payloads.map(({ length }) => length),
+        )
+      : 0;
   builder.startObject(HeaderSlots.fields);
   builder.addFieldInt8(HeaderSlots.messageType, kind, 0);
   builder.addFieldOffset(HeaderSlots.message, message, 0);

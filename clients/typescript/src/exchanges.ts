@@ -32,6 +32,11 @@ export class Exchanges {
     return this.#failure;
   }
 
+  /** True if no exchange waits for its answer. */
+  get isIdle(): boolean {
+    return this.#waiting.size === 0;
+  }
+
   /** Takes the next number; for a request, once the server allows one more. */
   async begin(isRequest: boolean, signal: AbortSignal | undefined): Promise<number> {
     if (isRequest) {
@@ -130,6 +135,8 @@ export class Exchanges {
 function oneResponse(answer: Answer): Answer {
   if (answer.kind !== "response" || answer.response.stage === "only") return answer;
   const { model } = answer.response;
-  const error = new Unimplemented(`model '${model}' answers a request with any number of responses: use stream`);
+  const error = new Unimplemented(
+    `model '${model}' answers a request with any number of responses: use stream`,
+  );
   return { kind: "error", error };
 }

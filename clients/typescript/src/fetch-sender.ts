@@ -92,7 +92,7 @@ class Ending {
 
 class FetchAnswer implements HttpAnswer {
   readonly status: number;
-  readonly pieces: AsyncIterator<Uint8Array>;
+  readonly pieces: AsyncIterator<Uint8Array, undefined>;
   readonly #response: Response;
   readonly #ending: Ending;
 
@@ -112,7 +112,11 @@ class FetchAnswer implements HttpAnswer {
   }
 }
 
-async function* piecesOf(response: Response, ending: Ending, name: string): AsyncGenerator<Uint8Array> {
+async function* piecesOf(
+  response: Response,
+  ending: Ending,
+  name: string,
+): AsyncGenerator<Uint8Array, undefined> {
   const reader = response.body?.getReader();
   try {
     while (reader !== undefined) {

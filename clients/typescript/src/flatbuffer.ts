@@ -46,9 +46,7 @@ export class FlatBuffer {
   follow(position: number): number {
     const target = position + this.view.getUint32(position, true);
     if (target <= position || target + 4 > this.size || target % 4 !== 0) {
-      throw new MalformedFrame(
-        `the header's offset at ${position} leads to ${target} of ${this.size} bytes`,
-      );
+      throw new MalformedFrame(`the header's offset at ${position} leads to ${target} of ${this.size} bytes`);
     }
     return target;
   }

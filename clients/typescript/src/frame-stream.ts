@@ -3,10 +3,13 @@
  */
 import type { Answer } from "./decode.js";
 import { encodeCancel } from "./encode.js";
-import { KingpoleError, Internal } from "./errors.js";
+import { Internal, KingpoleError, Unavailable } from "./errors.js";
 import { Exchanges } from "./exchanges.js";
 import type { Buffers, Frame } from "./frame.js";
 import { whileWanted } from "./patience.js";
+
+/** How long a server may take to give credit back before its stream is held to be broken. */
+const OWED_CREDIT_MS = 1000;
 
 /** What a stream writes to. */
 export interface Link {
@@ -39,7 +42,7 @@ export class FrameStream {
     signal: AbortSignal | undefined,
   ): Promise<Answer> {
     signal?.throwIfAborted();
-    const exchange = await this.#exchanges.begin(isRequest, signal);
+    const exchange = await this.#begin(isRequest, signal);
     let buffers: Buffers;
     try {
       const full = this.#link.full();
@@ -72,6 +75,19 @@ export class FrameStream {
     });
   }
 
+  async #begin(isRequest: boolean, signal: AbortSignal | undefined): Promise<number> {
+    const startedMs = performance.now();
+    try {
+      return await this.#exchanges.begin(isRequest, signal);
+    } catch (error) {
+      // Nobody waits for an answer, and still nothing may be sent: the server owes credit for what was cancelled.
+      if (this.#exchanges.isIdle && performance.now() - startedMs > OWED_CREDIT_MS) {
+        this.fail(new Unavailable("the server gave no credit back for requests that were cancelled"));
+      }
+      throw error;
+    }
+  }
+
   /** Hands over what was received; a frame that makes no sense ends the stream. */
   receive(frame: Frame): void {
     try {
@@ -85,7 +101,9 @@ export class FrameStream {
   /** Ends the stream and everything that waits on it. */
   fail(error: unknown): void {
     const failure =
-      error instanceof KingpoleError ? error : new Internal(`the stream broke: ${String(error)}`, { cause: error });
+      error instanceof KingpoleError
+        ? error
+        : new Internal(`the stream broke: ${String(error)}`, { cause: error });
     this.#exchanges.fail(failure);
     this.#link.end();
   }

@@ -100,7 +100,9 @@ export function beginsAsFrame(bytes: Uint8Array): boolean {
 function readPrelude(prelude: Uint8Array): { headerBytes: number; payloadCount: number } {
   if (!beginsAsFrame(prelude)) throw new MalformedFrame("the answer does not begin with a frame's magic");
   if (prelude[7] !== VERSION) {
-    throw new MalformedFrame(`the frame has version ${prelude[7] ?? 0}, this client knows version ${VERSION}`);
+    throw new MalformedFrame(
+      `the frame has version ${prelude[7] ?? 0}, this client knows version ${VERSION}`,
+    );
   }
   const view = new DataView(prelude.buffer, prelude.byteOffset, PRELUDE_BYTES);
   const headerBytes = view.getUint32(8, true);
@@ -148,7 +150,8 @@ function layOut(header: Table, payloadCount: number, start: number, limit: numbe
  * @throws ResourceExhausted if it is longer than `limit`.
  */
 export function splitFrame(body: Uint8Array, limit: number = DEFAULT_MAX_FRAME_BYTES): Frame {
-  if (body.length < PRELUDE_BYTES) throw new MalformedFrame(`the frame is cut off after ${body.length} bytes`);
+  if (body.length < PRELUDE_BYTES)
+    throw new MalformedFrame(`the frame is cut off after ${body.length} bytes`);
   const { headerBytes, payloadCount } = readPrelude(body);
   const headerEnd = PRELUDE_BYTES + headerBytes;
   if (headerEnd > body.length) {

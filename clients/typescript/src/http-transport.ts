@@ -3,7 +3,7 @@
  */
 import { decodeAnswer } from "./decode.js";
 import { encodeRequest } from "./encode.js";
-import { Internal, Unavailable, Unimplemented } from "./errors.js";
+import { Internal, MalformedFrame, Unavailable, Unimplemented } from "./errors.js";
 import {
   beginsAsFrame,
   type Frame,
@@ -13,7 +13,13 @@ import {
   STREAM_MEDIA_TYPE,
 } from "./frame.js";
 import { type HttpAnswer, type HttpRequest, type HttpSender, type ReadAnswer, readWhole } from "./http.js";
-import { decodeInference, type Dialect, dialectOf, encodeInference, refusesFrames } from "./open-inference.js";
+import {
+  decodeInference,
+  type Dialect,
+  dialectOf,
+  encodeInference,
+  refusesFrames,
+} from "./open-inference.js";
 import type { InferRequest } from "./request.js";
 import * as rest from "./rest.js";
 import { expect, ONLY_EXCHANGE, type Source, type Transport } from "./transport.js";
@@ -37,7 +43,7 @@ export class HttpTransport implements Transport {
     if (this.#dialect === undefined) {
       const answer = await this.#sender.send(post(request), signal);
       if (!refusesFrames(answer.status, answer.header("content-type"))) {
-        return readInference(await readWhole(answer, this.#limit), this.#limit);
+        return onlyResponse(await readFrame(answer, this.#limit));
       }
       answer.discard();
       this.#dialect = dialectOf(await this.server(signal));
@@ -52,10 +58,12 @@ export class HttpTransport implements Transport {
     if (answer.status === 200 && contentType.startsWith(STREAM_MEDIA_TYPE)) {
       return new HttpSource(answer, this.#limit);
     }
-    const whole = await readWhole(answer, this.#limit);
-    if (contentType.startsWith(MEDIA_TYPE)) return new FrameSource(splitFrame(whole.body, this.#limit));
-    if (answer.status === 200 || refusesFrames(answer.status, contentType)) throw new Unimplemented(NOT_FRAMES);
-    throw rest.errorOfAnswer(whole);
+    const isOther = answer.status === 200 && !contentType.startsWith(MEDIA_TYPE);
+    if (isOther || refusesFrames(answer.status, contentType)) {
+      answer.discard();
+      throw new Unimplemented(NOT_FRAMES);
+    }
+    return new FrameSource(await readFrame(answer, this.#limit));
   }
 
   async live(signal: AbortSignal | undefined): Promise<boolean> {
@@ -100,17 +108,43 @@ function post(request: InferRequest, accept?: string): HttpRequest {
   return { method: "POST", path: INFER_PATH, headers, body: encodeRequest(request, ONLY_EXCHANGE) };
 }
 
-/** Reads a frame, whatever the status, unless something in between spoke. */
-function readInference(answer: ReadAnswer, limit: number): InferResponse {
-  if (answer.header("content-type").startsWith(MEDIA_TYPE) || beginsAsFrame(answer.body)) {
-    const { response } = expect(decodeAnswer(splitFrame(answer.body, limit)), "response");
-    if (response.stage === "only") return response;
-    throw new Unimplemented(
-      `model '${response.model}' answers a request with any number of responses: use stream`,
-    );
+/**
+ * Reads the one frame of an answer, whatever its status, unless something in between spoke. Each piece is looked at
+ * as it comes, so that what is no frame is not read to its end.
+ */
+async function readFrame(answer: HttpAnswer, limit: number): Promise<Frame> {
+  if (!answer.header("content-type").startsWith(MEDIA_TYPE)) {
+    const whole = await readWhole(answer, limit);
+    if (beginsAsFrame(whole.body)) return splitFrame(whole.body, limit);
+    if (answer.status === 200) throw new Internal("the server answered with something else than a frame");
+    throw rest.errorOfAnswer(whole);
   }
-  if (answer.status === 200) throw new Internal("the server answered with something else than a frame");
-  throw rest.errorOfAnswer(answer);
+  const assembler = new FrameAssembler(limit);
+  const frames: Frame[] = [];
+  try {
+    for (;;) {
+      const { done, value } = await answer.pieces.next();
+      if (done === true) break;
+      frames.push(...assembler.feed(value));
+      if (frames.length > 1 || (frames.length === 1 && !assembler.idle)) {
+        throw new MalformedFrame("the answer goes on behind its frame");
+      }
+    }
+  } catch (error) {
+    answer.discard();
+    throw error;
+  }
+  const [frame] = frames;
+  if (frame === undefined) throw new MalformedFrame("the answer ended within its frame");
+  return frame;
+}
+
+function onlyResponse(frame: Frame): InferResponse {
+  const { response } = expect(decodeAnswer(frame), "response");
+  if (response.stage === "only") return response;
+  throw new Unimplemented(
+    `model '${response.model}' answers a request with any number of responses: use stream`,
+  );
 }
 
 /** Frames one after another in the body of one answer, which is read while it is made. */

@@ -18,7 +18,7 @@ export interface HttpAnswer {
   /** Returns a header by its lower-case name, empty if absent. */
   header(name: string): string;
   /** The body's pieces as they come. Rejects with a `KingpoleError`, or with the signal's reason. */
-  readonly pieces: AsyncIterator<Uint8Array>;
+  readonly pieces: AsyncIterator<Uint8Array, undefined>;
   /** Lets go of a body that nobody reads to its end; the request is over for the server too. */
   discard(): void;
 }

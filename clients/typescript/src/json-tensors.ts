@@ -70,8 +70,16 @@ export function tensorOfJson(
 }
 
 function make(datatype: Datatype, shape: readonly number[], elements: readonly Json[]): Tensor {
-  if (datatype === "BYTES") return Tensor.bytes(elements.map((element) => checked(element, "string")), shape);
-  if (datatype === "BOOL") return Tensor.bool(elements.map((element) => checked(element, "boolean")), shape);
+  if (datatype === "BYTES")
+    return Tensor.bytes(
+      elements.map((element) => checked(element, "string")),
+      shape,
+    );
+  if (datatype === "BOOL")
+    return Tensor.bool(
+      elements.map((element) => checked(element, "boolean")),
+      shape,
+    );
   const range = RANGES.get(datatype);
   if (range !== undefined) return integers(datatype, shape, elements, range);
   const numbers = elements.map((element) => Number(checked(element, "number", "bigint")));

@@ -17,13 +17,10 @@ export function parseJson(text: string): Json {
   // Long integers become texts with a mark that no other text of the document begins with.
   let mark = "integer ";
   while (text.includes(mark)) mark = `-${mark}`;
-  let hasMarks = false;
-  const marked = text.replace(TEXT_OR_LONG_INTEGER, (found) => {
-    if (found.startsWith('"')) return found;
-    hasMarks = true;
-    return `"${mark}${found}"`;
-  });
-  if (!hasMarks) return JSON.parse(text) as Json;
+  const marked = text.replace(TEXT_OR_LONG_INTEGER, (found) =>
+    found.startsWith('"') ? found : `"${mark}${found}"`,
+  );
+  if (marked === text) return JSON.parse(text) as Json;
   return JSON.parse(marked, (_name, value: Json) =>
     typeof value === "string" && value.startsWith(mark) ? exact(value.slice(mark.length)) : value,
   ) as Json;

@@ -10,8 +10,8 @@ import type { HttpRequest, ReadAnswer } from "./http.js";
 import { type Json, parseJson } from "./json.js";
 import { tensorOfJson, tensorToJson } from "./json-tensors.js";
 import { decodeTensor } from "./received.js";
-import type { EncodedInput, InferRequest, RequestedOutput } from "./request.js";
-import { datatype, errorOfAnswer, type Fields, fields, list, modelPath, shape } from "./rest.js";
+import { type EncodedInput, type InferRequest, parameterMap, type RequestedOutput } from "./request.js";
+import { asText, datatype, errorOfAnswer, type Fields, fields, list, modelPath, shape } from "./rest.js";
 import type { AnyTensor } from "./tensor.js";
 import { InferResponse, NO_TIMING, type Parameter, type ServerMetadata } from "./values.js";
 
@@ -93,8 +93,7 @@ function inputJson({ name, tensor, bytes }: EncodedInput, isBinary: boolean): st
 }
 
 function outputJson(output: RequestedOutput, isBinary: boolean): string {
-  const given = output.parameters ?? {};
-  const parameters: [string, Parameter][] = given instanceof Map ? [...given] : Object.entries(given);
+  const parameters = [...parameterMap(output.parameters)];
   if (isBinary) parameters.push(["binary_data", true]);
   const name = `"name":${JSON.stringify(output.name)}`;
   return parameters.length > 0 ? `{${name},"parameters":${parametersJson(parameters)}}` : `{${name}}`;
@@ -111,8 +110,8 @@ export function decodeInference(answer: ReadAnswer): InferResponse {
   try {
     const document = fields(parseJson(new TextDecoder("utf-8", { fatal: true }).decode(head)));
     return new InferResponse(
-      String(document["model_name"] ?? ""),
-      String(document["model_version"] ?? ""),
+      asText(document["model_name"]),
+      asText(document["model_version"]),
       typeof document["id"] === "string" ? document["id"] : undefined,
       outputsOf(document, binary),
       parametersOf(document),
@@ -125,8 +124,9 @@ export function decodeInference(answer: ReadAnswer): InferResponse {
   }
 }
 
-function splitBody({ body, header }: ReadAnswer): { head: Uint8Array; binary: Uint8Array } {
-  const length = header(HEADER_LENGTH);
+function splitBody(answer: ReadAnswer): { head: Uint8Array; binary: Uint8Array } {
+  const { body } = answer;
+  const length = answer.header(HEADER_LENGTH);
   if (length === "") return { head: body, binary: body.subarray(body.length) };
   if (!/^\d{1,15}$/.test(length) || Number(length) > body.length) {
     throw new Internal(`${HEADER_LENGTH} is '${length.slice(0, 40)}', the answer has ${body.length} bytes`);
@@ -139,15 +139,18 @@ function outputsOf(document: Fields, binary: Uint8Array): Map<string, AnyTensor>
   let rest = binary;
   for (const json of list(document["outputs"])) {
     const output = fields(json);
-    const name = String(output["name"]);
+    const name = asText(output["name"]);
     if (outputs.has(name)) throw new Internal(`output '${name}' is there twice`);
     const nbytes = fields(output["parameters"] ?? {})["binary_data_size"];
     if (nbytes === undefined) {
-      outputs.set(name, tensorOfJson(name, datatype(output["datatype"]), shape(output["shape"]), output["data"]));
+      outputs.set(
+        name,
+        tensorOfJson(name, datatype(output["datatype"]), shape(output["shape"]), output["data"]),
+      );
       continue;
     }
     if (typeof nbytes !== "number" || !Number.isInteger(nbytes) || nbytes < 0 || nbytes > rest.length) {
-      throw new Internal(`output '${name}': binary_data_size ${String(nbytes)} passes the end of the answer`);
+      throw new Internal(`output '${name}': binary_data_size ${asText(nbytes)} passes the end of the answer`);
     }
     const bytes = rest.subarray(0, nbytes);
     outputs.set(name, decodeTensor(name, datatype(output["datatype"]), shape(output["shape"]), bytes));

@@ -59,7 +59,8 @@ const MAX_UINT64 = 2n ** 64n;
 
 function entries<T>(given: Readonly<Record<string, T>> | ReadonlyMap<string, T> | undefined): [string, T][] {
   if (given === undefined) return [];
-  return given instanceof Map ? [...(given as ReadonlyMap<string, T>)] : Object.entries(given);
+  if (given instanceof Map) return [...(given as ReadonlyMap<string, T>)];
+  return Object.entries(given as Readonly<Record<string, T>>);
 }
 
 /** Returns parameters as a map. */

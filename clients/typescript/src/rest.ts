@@ -59,14 +59,17 @@ function errorText(text: string): string {
     // Servers made with FastAPI say `detail` for what they refuse themselves.
     const said = document["error"] ?? document["detail"];
     if (said === undefined || said === null) return text;
-    return typeof said === "string" ? said : JSON.stringify(said, (_, value: Json) => plain(value));
+    return asText(said);
   } catch {
     return text;
   }
 }
 
-function plain(value: Json): Json {
-  return typeof value === "bigint" ? value.toString() : value;
+/** Returns a text as it is, nothing as an empty one, and anything else as JSON. */
+export function asText(json: Json | undefined): string {
+  if (json === undefined || json === null) return "";
+  if (typeof json !== "object") return String(json);
+  return JSON.stringify(json, (_name, value: Json) => (typeof value === "bigint" ? value.toString() : value));
 }
 
 /**
@@ -89,7 +92,7 @@ export function readServer(answer: ReadAnswer): ServerMetadata {
     return {
       name: text(document, "name"),
       version: text(document, "version"),
-      extensions: list(document["extensions"]).map(String),
+      extensions: list(document["extensions"]).map(asText),
       maxFrameBytes: 0,
     };
   });
@@ -101,8 +104,8 @@ export function readMetadata(answer: ReadAnswer): ModelMetadata {
     const document = fields(json);
     return {
       name: text(document, "name"),
-      versions: list(document["versions"]).map(String),
-      platform: String(document["platform"] ?? ""),
+      versions: list(document["versions"]).map(asText),
+      platform: asText(document["platform"]),
       inputs: list(document["inputs"]).map(tensorSpec),
       outputs: list(document["outputs"]).map(tensorSpec),
       maxBatchSize: undefined,
@@ -116,12 +119,12 @@ export function readModels(answer: ReadAnswer): ModelState[] {
   return readable(answer, "the repository's index", (json) =>
     list(json).map((row) => {
       const state = fields(row);
-      const version = state["version"] ?? "";
+      const version = asText(state["version"]);
       return {
         name: text(state, "name"),
-        version: version === "" ? undefined : String(version),
-        state: String(state["state"] ?? ""),
-        reason: String(state["reason"] ?? ""),
+        version: version === "" ? undefined : version,
+        state: asText(state["state"]),
+        reason: asText(state["reason"]),
       };
     }),
   );
@@ -151,14 +154,14 @@ export function shape(json: Json | undefined): number[] {
   return list(json).map((size) => {
     const number = typeof size === "string" ? Number(size) : size;
     if (typeof number === "number" && Number.isSafeInteger(number)) return number;
-    throw new TypeError(`impossible size ${String(size)}`);
+    throw new TypeError(`impossible size ${asText(size)}`);
   });
 }
 
 /** Returns a datatype as a server says it. */
 export function datatype(json: Json | undefined): Datatype {
   if (DATATYPES.includes(json as Datatype)) return json as Datatype;
-  throw new TypeError(`unknown datatype ${String(json).slice(0, 40)}`);
+  throw new TypeError(`unknown datatype ${asText(json).slice(0, 40)}`);
 }
 
 /** Returns the fields of what has to be an object. */

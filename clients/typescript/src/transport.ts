@@ -13,9 +13,17 @@ export interface Transport {
   /** Sends a request whose answer may be any number of responses. */
   open(request: InferRequest, signal: AbortSignal | undefined): Promise<Source>;
   live(signal: AbortSignal | undefined): Promise<boolean>;
-  ready(model: string | undefined, version: string | undefined, signal: AbortSignal | undefined): Promise<boolean>;
+  ready(
+    model: string | undefined,
+    version: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<boolean>;
   server(signal: AbortSignal | undefined): Promise<ServerMetadata>;
-  metadata(model: string, version: string | undefined, signal: AbortSignal | undefined): Promise<ModelMetadata>;
+  metadata(
+    model: string,
+    version: string | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<ModelMetadata>;
   models(signal: AbortSignal | undefined): Promise<ModelState[]>;
   /** Ends every connection; what waits is rejected with `Cancelled`. */
   close(): void;

@@ -93,8 +93,7 @@ for (const vector of VECTORS) {
 function again(vector: Vector): Uint8Array | undefined {
   const { exchange, message } = vector.value as NonNullable<Vector["value"]>;
   const named = (message["ready_request"] ?? message["metadata_request"]) as
-    | { model: string; version: string }
-    | undefined;
+    { model: string; version: string } | undefined;
   if (message["request"] !== undefined) {
     if ((message["shared"] as unknown[]).length > 0) return undefined;
     return joinBuffers(encodeRequest(rebuildRequest(message["request"] as DescribedRequest), exchange));

@@ -1,7 +1,7 @@
 /**
  * Frames over gRPC: `kingpole.v1.Inference/Stream` with the identity codec. `@grpc/grpc-js` is loaded on first use.
  */
-import type { ClientDuplexStream, Client as GrpcClient, Metadata, ServiceError } from "@grpc/grpc-js";
+import type { Client as GrpcClient, ClientDuplexStream, Metadata, ServiceError } from "@grpc/grpc-js";
 
 import type { Address } from "../address.js";
 import { errorOfNumber, type KingpoleError, Unavailable, Unimplemented } from "../errors.js";
@@ -163,11 +163,12 @@ function plain(message: Buffer): Uint8Array {
 
 function errorOfRpc(error: ServiceError, { name }: Address): KingpoleError {
   const text = error.details || "no reason given";
-  if (error.code === (UNIMPLEMENTED as number)) {
+  const code: number = error.code;
+  if (code === UNIMPLEMENTED) {
     const hint = `${name} takes no frames over gRPC: over http this client also speaks Open Inference`;
     return new Unimplemented(`${text}; ${hint}`, { cause: error });
   }
-  if (error.code !== (UNAVAILABLE as number)) return errorOfNumber(error.code, text, { cause: error });
+  if (code !== UNAVAILABLE) return errorOfNumber(code, text, { cause: error });
   return new Unavailable(`${name}: ${text}`, { neverSent: NEVER_SENT.test(text), cause: error });
 }
 
@@ -203,7 +204,7 @@ class CallLink implements Link {
 /** The answer to one request, on a call of its own. */
 class CallSource implements Source {
   readonly #call: Call;
-  readonly #messages: AsyncIterator<Uint8Array>;
+  readonly #messages: AsyncIterator<Uint8Array, undefined>;
   readonly #address: Address;
   readonly #limit: number;
   readonly #signal: AbortSignal | undefined;
@@ -213,7 +214,7 @@ class CallSource implements Source {
 
   constructor(call: Call, address: Address, limit: number, signal: AbortSignal | undefined) {
     this.#call = call;
-    this.#messages = call[Symbol.asyncIterator]() as AsyncIterator<Uint8Array>;
+    this.#messages = call[Symbol.asyncIterator]() as AsyncIterator<Uint8Array, undefined>;
     this.#address = address;
     this.#limit = limit;
     this.#signal = signal;
@@ -222,7 +223,7 @@ class CallSource implements Source {
   }
 
   async next(): Promise<Frame> {
-    let message: IteratorResult<Uint8Array>;
+    let message: IteratorResult<Uint8Array, undefined>;
     try {
       message = await this.#messages.next();
     } catch (error) {

@@ -16,7 +16,11 @@ export class NodeHttpSender implements HttpSender {
   readonly #open = new Set<http.ClientRequest>();
   #isClosed = false;
 
-  constructor(address: Address, token: string | undefined, rootCertificates: string | Uint8Array | undefined) {
+  constructor(
+    address: Address,
+    token: string | undefined,
+    rootCertificates: string | Uint8Array | undefined,
+  ) {
     this.#address = address;
     const kept = { keepAlive: true, noDelay: true, scheduling: "lifo" } as const;
     const ca = rootCertificates === undefined ? {} : { ca: Buffer.from(rootCertificates) };
@@ -106,7 +110,7 @@ export class NodeHttpSender implements HttpSender {
 
 class NodeAnswer implements HttpAnswer {
   readonly status: number;
-  readonly pieces: AsyncIterator<Uint8Array>;
+  readonly pieces: AsyncIterator<Uint8Array, undefined>;
   readonly #incoming: http.IncomingMessage;
   readonly #over: () => void;
 
@@ -134,7 +138,7 @@ async function* piecesOf(
   incoming: http.IncomingMessage,
   reasonOf: (error: Error) => unknown,
   over: () => void,
-): AsyncGenerator<Uint8Array> {
+): AsyncGenerator<Uint8Array, undefined> {
   try {
     for await (const piece of incoming) {
       const buffer = piece as Buffer;

@@ -79,7 +79,8 @@ function connect(
 ): Promise<net.Socket> {
   return new Promise((resolve, reject) => {
     signal?.throwIfAborted();
-    const where = address.scheme === "unix" ? { path: address.path } : { host: address.host, port: address.port };
+    const where =
+      address.scheme === "unix" ? { path: address.path } : { host: address.host, port: address.port };
     const socket = net.connect({ ...where, ...(onread === undefined ? {} : { onread }) });
     const timer = setTimeout(() => {
       socket.destroy(new Error(`no connection within ${CONNECT_TIMEOUT_MS} ms`));
@@ -180,7 +181,7 @@ class SocketLink implements Link {
 /** Frames on a socket of their own. What is not taken stays in the socket, where the server sees that it does. */
 class SocketSource implements Source {
   readonly #socket: net.Socket;
-  readonly #pieces: AsyncIterator<Buffer>;
+  readonly #pieces: AsyncIterator<Buffer, undefined>;
   readonly #assembler: FrameAssembler;
   readonly #name: string;
   readonly #signal: AbortSignal | undefined;
@@ -198,7 +199,7 @@ class SocketSource implements Source {
     onClose: () => void,
   ) {
     this.#socket = socket;
-    this.#pieces = socket[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+    this.#pieces = socket[Symbol.asyncIterator]() as AsyncIterator<Buffer, undefined>;
     this.#assembler = new FrameAssembler(limit);
     this.#name = name;
     this.#signal = signal;
