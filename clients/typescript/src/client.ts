@@ -2,6 +2,7 @@
  * The client: what a caller asks, checked, with its timeout, its signal and its retries. Knows no transport's
  * kind; entry points give it one.
  */
+import { onAbort } from "./abort.js";
 import { DeadlineExceeded, InvalidArgument, NotFound, Unavailable } from "./errors.js";
 import { GRACE_MS, patience } from "./patience.js";
 import { type Inputs, type InferRequest, makeRequest, type RequestOptions, timeoutUs } from "./request.js";
@@ -86,7 +87,8 @@ export class Client {
     const { signal, end } = patience(waitMs(request), options.signal);
     try {
       return await withRetries(
-        () => this.#transport.infer(withTimeLeft(request, startedMs), signal),
+        (triesBefore) =>
+          this.#transport.infer(triesBefore === 0 ? request : withTimeLeft(request, startedMs), signal),
         this.#retries,
         signal,
       );
@@ -115,7 +117,7 @@ export class Client {
       controller.abort((given as AbortSignal).reason);
     };
     given?.throwIfAborted();
-    given?.addEventListener("abort", follow, { once: true });
+    const unfollow = onAbort(given, follow);
     const waiting: Promise<InferResponse>[] = [];
     try {
       for await (const inputs of requests) {
@@ -127,7 +129,7 @@ export class Client {
       }
       while (waiting.length > 0) yield await (waiting.shift() as Promise<InferResponse>);
     } finally {
-      given?.removeEventListener("abort", follow);
+      unfollow();
       if (waiting.length > 0) controller.abort();
     }
   }
@@ -211,7 +213,6 @@ function waitMs(request: InferRequest): number | undefined {
 function withTimeLeft(request: InferRequest, startedMs: number): InferRequest {
   if (request.timeoutUs === undefined) return request;
   const passedUs = Math.floor((performance.now() - startedMs) * 1000);
-  if (passedUs <= 1000) return request;
   const leftUs = request.timeoutUs - passedUs;
   if (leftUs <= 0) throw new DeadlineExceeded("the timeout passed before the request was sent");
   return { ...request, timeoutUs: leftUs };

@@ -4,6 +4,7 @@
  * Every exchange begun is settled exactly once: by its frame, by the end of its stream, or by being given up. No
  * more requests are open than the server has granted: one, and what its Credit messages say.
  */
+import { onAbort } from "./abort.js";
 import { type Answer, exchangeOf } from "./decode.js";
 import { type KingpoleError, sameError, Unimplemented } from "./errors.js";
 import type { Frame } from "./frame.js";
@@ -56,7 +57,7 @@ export class Exchanges {
   /** Registers who waits for an exchange's answer. */
   wait(exchange: number, waiting: Waiting): void {
     if (this.#failure === undefined) this.#waiting.set(exchange, waiting);
-    else waiting.reject(sameError(this.#failure, false));
+    else waiting.reject(sameError(this.#failure, this.#failure.neverSent));
   }
 
   /** Forgets an exchange that the server was not told of. */
@@ -102,7 +103,7 @@ export class Exchanges {
     const waiting = [...this.#waiting.values()];
     this.#waiting.clear();
     this.#grant(1);
-    for (const { reject } of waiting) reject(sameError(error, false));
+    for (const { reject } of waiting) reject(sameError(error, error.neverSent));
   }
 
   #grant(requests: number): void {
@@ -117,7 +118,7 @@ export class Exchanges {
   #granted(signal: AbortSignal | undefined): Promise<void> {
     return new Promise((resolve, reject) => {
       const take = () => {
-        signal?.removeEventListener("abort", giveUp);
+        unfollow();
         this.#wanting.delete(take);
         resolve();
       };
@@ -125,7 +126,7 @@ export class Exchanges {
         this.#wanting.delete(take);
         reject((signal as AbortSignal).reason);
       };
-      signal?.addEventListener("abort", giveUp, { once: true });
+      const unfollow = onAbort(signal, giveUp);
       this.#wanting.add(take);
     });
   }

@@ -3,6 +3,7 @@
  *
  * `fetch` takes one body, so that a request's buffers are joined: one copy, unlike the transports for Node.
  */
+import { onAbort } from "./abort.js";
 import type { Address } from "./address.js";
 import { Cancelled, Unavailable } from "./errors.js";
 import { joinBuffers } from "./frame.js";
@@ -63,17 +64,16 @@ export class FetchSender implements HttpSender {
 /** Aborts with whichever signal aborts first, until it is over. */
 class Ending {
   readonly #controller = new AbortController();
-  readonly #signals: readonly AbortSignal[];
-  readonly #follow = (event: Event): void => {
-    this.#controller.abort((event.target as AbortSignal).reason);
-  };
+  readonly #unfollow: readonly (() => void)[];
 
   constructor(signals: readonly (AbortSignal | undefined)[]) {
-    this.#signals = signals.filter((signal) => signal !== undefined);
-    for (const signal of this.#signals) {
-      if (signal.aborted) this.#controller.abort(signal.reason);
-      signal.addEventListener("abort", this.#follow, { once: true });
-    }
+    this.#unfollow = signals.map((signal) => {
+      const follow = () => {
+        this.#controller.abort(signal?.reason);
+      };
+      if (signal?.aborted) follow();
+      return onAbort(signal, follow);
+    });
   }
 
   get signal(): AbortSignal {
@@ -81,7 +81,7 @@ class Ending {
   }
 
   over(): void {
-    for (const signal of this.#signals) signal.removeEventListener("abort", this.#follow);
+    for (const unfollow of this.#unfollow) unfollow();
   }
 
   abort(): void {

@@ -1,6 +1,7 @@
 /**
  * Frames both ways on one stream, many requests in flight, answers in any order. Knows no socket and no gRPC.
  */
+import { onAbort } from "./abort.js";
 import type { Answer } from "./decode.js";
 import { encodeCancel } from "./encode.js";
 import { Internal, KingpoleError, Unavailable } from "./errors.js";
@@ -59,8 +60,7 @@ export class FrameStream {
         this.#link.write(encodeCancel(exchange));
         reject((signal as AbortSignal).reason);
       };
-      const over = () => signal?.removeEventListener("abort", giveUp);
-      signal?.addEventListener("abort", giveUp, { once: true });
+      const over = onAbort(signal, giveUp);
       this.#exchanges.wait(exchange, {
         resolve: (answer) => {
           over();

@@ -5,8 +5,9 @@
 /** What JSON holds. */
 export type Json = null | boolean | number | bigint | string | Json[] | { [name: string]: Json };
 
-// A text, which is passed over, or an integer of at least 16 digits that has no fraction and no exponent.
-const TEXT_OR_LONG_INTEGER = /"(?:[^"\\]|\\.)*"|-?\d{16,}(?![\d.eE])/g;
+// A text, which is passed over, or a number, of which only long integers matter.
+const TEXT_OR_NUMBER = /"(?:[^"\\]|\\.)*"|-?\d[\d.eE+-]*/g;
+const LONG_INTEGER = /^-?\d{16,}$/;
 
 /**
  * Reads JSON.
@@ -17,8 +18,8 @@ export function parseJson(text: string): Json {
   // Long integers become texts with a mark that no other text of the document begins with.
   let mark = "integer ";
   while (text.includes(mark)) mark = `-${mark}`;
-  const marked = text.replace(TEXT_OR_LONG_INTEGER, (found) =>
-    found.startsWith('"') ? found : `"${mark}${found}"`,
+  const marked = text.replace(TEXT_OR_NUMBER, (found) =>
+    LONG_INTEGER.test(found) ? `"${mark}${found}"` : found,
   );
   if (marked === text) return JSON.parse(text) as Json;
   return JSON.parse(marked, (_name, value: Json) =>

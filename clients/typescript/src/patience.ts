@@ -1,6 +1,7 @@
 /**
  * How long a call waits: until its timeout, or until its caller gives up. Knows no transport.
  */
+import { nothing, onAbort } from "./abort.js";
 import { DeadlineExceeded } from "./errors.js";
 
 /**
@@ -32,12 +33,12 @@ export function patience(timeoutMs: number | undefined, given: AbortSignal | und
   const follow = () => {
     controller.abort((given as AbortSignal).reason);
   };
-  given?.addEventListener("abort", follow, { once: true });
+  const unfollow = onAbort(given, follow);
   return {
     signal: controller.signal,
     end: () => {
       clearTimeout(timer);
-      given?.removeEventListener("abort", follow);
+      unfollow();
     },
   };
 }
@@ -48,15 +49,14 @@ export async function whileWanted<T>(waitedFor: Promise<T>, signal: AbortSignal 
   signal.throwIfAborted();
   let stop: () => void = nothing;
   const givenUp = new Promise<never>((_resolve, reject) => {
-    stop = () => {
+    stop = onAbort(signal, () => {
       reject(signal.reason);
-    };
-    signal.addEventListener("abort", stop, { once: true });
+    });
   });
   try {
     return await Promise.race([waitedFor, givenUp]);
   } finally {
-    signal.removeEventListener("abort", stop);
+    stop();
   }
 }
 
@@ -73,8 +73,4 @@ export async function pause(ms: number, signal: AbortSignal | undefined): Promis
   } finally {
     clearTimeout(timer);
   }
-}
-
-function nothing(): void {
-  // There is nothing to let go of.
 }

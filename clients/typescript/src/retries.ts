@@ -21,13 +21,13 @@ export function delayBeforeRetry(error: unknown, triesBefore: number): number | 
 
 /** Calls, and calls again where that is safe, up to `retries` times and while the call is wanted. */
 export async function withRetries<T>(
-  attempt: () => Promise<T>,
+  attempt: (triesBefore: number) => Promise<T>,
   retries: number,
   signal: AbortSignal | undefined,
 ): Promise<T> {
   for (let triesBefore = 0; ; triesBefore++) {
     try {
-      return await attempt();
+      return await attempt(triesBefore);
     } catch (error) {
       const delayMs = triesBefore < retries ? delayBeforeRetry(error, triesBefore) : undefined;
       if (delayMs === undefined) throw error;

@@ -3,6 +3,7 @@
  */
 import type { Client as GrpcClient, ClientDuplexStream, Metadata, ServiceError } from "@grpc/grpc-js";
 
+import { onAbort } from "../abort.js";
 import type { Address } from "../address.js";
 import { errorOfNumber, type KingpoleError, Unavailable, Unimplemented } from "../errors.js";
 import { FrameStream, type Link } from "../frame-stream.js";
@@ -138,15 +139,14 @@ class Channel {
         [],
         this.metadata,
         (error, answer: Uint8Array | undefined) => {
-          signal?.removeEventListener("abort", giveUp);
+          unfollow();
           if (error === null) resolve(answer ?? new Uint8Array());
           else reject(signal?.aborted ? signal.reason : errorOfRpc(error, this.address));
         },
       );
-      const giveUp = () => {
+      const unfollow = onAbort(signal, () => {
         call.cancel();
-      };
-      signal?.addEventListener("abort", giveUp, { once: true });
+      });
     });
   }
 }
@@ -208,9 +208,7 @@ class CallSource implements Source {
   readonly #address: Address;
   readonly #limit: number;
   readonly #signal: AbortSignal | undefined;
-  readonly #giveUp = (): void => {
-    this.#call.cancel();
-  };
+  readonly #unfollow: () => void;
 
   constructor(call: Call, address: Address, limit: number, signal: AbortSignal | undefined) {
     this.#call = call;
@@ -218,7 +216,9 @@ class CallSource implements Source {
     this.#address = address;
     this.#limit = limit;
     this.#signal = signal;
-    signal?.addEventListener("abort", this.#giveUp, { once: true });
+    this.#unfollow = onAbort(signal, () => {
+      call.cancel();
+    });
     call.on("error", () => undefined);
   }
 
@@ -237,7 +237,7 @@ class CallSource implements Source {
   }
 
   close(hasEnded: boolean): void {
-    this.#signal?.removeEventListener("abort", this.#giveUp);
+    this.#unfollow();
     // Lets a call that has ended end well instead of being reset.
     if (hasEnded) this.#call.resume();
     else this.#call.cancel();

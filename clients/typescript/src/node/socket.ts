@@ -5,6 +5,7 @@
  */
 import net from "node:net";
 
+import { onAbort } from "../abort.js";
 import type { Address } from "../address.js";
 import { encodeCancel } from "../encode.js";
 import { Unavailable } from "../errors.js";
@@ -90,7 +91,7 @@ function connect(
     };
     const over = () => {
       clearTimeout(timer);
-      signal?.removeEventListener("abort", giveUp);
+      unfollow();
       socket.off("error", failed);
     };
     const failed = (error: Error) => {
@@ -99,7 +100,7 @@ function connect(
       const text = `cannot connect to ${address.name}: ${error.message}`;
       reject(new Unavailable(text, { neverSent: true, cause: error }));
     };
-    signal?.addEventListener("abort", giveUp, { once: true });
+    const unfollow = onAbort(signal, giveUp);
     socket.once("error", failed);
     socket.once("connect", () => {
       over();
@@ -110,6 +111,8 @@ function connect(
 }
 
 function write(socket: net.Socket, buffers: Buffers): boolean {
+  const [only] = buffers;
+  if (buffers.length === 1 && only !== undefined) return socket.write(only);
   let hasRoom = true;
   socket.cork();
   for (const buffer of buffers) hasRoom = socket.write(buffer);
@@ -186,9 +189,7 @@ class SocketSource implements Source {
   readonly #name: string;
   readonly #signal: AbortSignal | undefined;
   readonly #onClose: () => void;
-  readonly #giveUp = (): void => {
-    this.close(false);
-  };
+  readonly #unfollow: () => void;
   #frames: Frame[] = [];
 
   constructor(
@@ -204,7 +205,9 @@ class SocketSource implements Source {
     this.#name = name;
     this.#signal = signal;
     this.#onClose = onClose;
-    signal?.addEventListener("abort", this.#giveUp, { once: true });
+    this.#unfollow = onAbort(signal, () => {
+      this.close(false);
+    });
     socket.on("error", () => undefined);
   }
 
@@ -231,7 +234,7 @@ class SocketSource implements Source {
   }
 
   close(hasEnded: boolean): void {
-    this.#signal?.removeEventListener("abort", this.#giveUp);
+    this.#unfollow();
     this.#onClose();
     if (this.#socket.destroyed) return;
     // A server need not have answered to hear that nobody wants it to.
