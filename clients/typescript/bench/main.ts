@@ -36,13 +36,13 @@ function quantile(sorted: readonly number[], share: number): number {
 
 async function measure(contenders: readonly Contender[], values: number, requests: number): Promise<void> {
   const data = new Float32Array(values).map((_, index) => index);
-  const all = contenders.map(
-    (contender) => [contender, { ask: contender.prepare(data), latenciesUs: [], cpuUs: 0 }] as const,
-  );
+  const all = contenders.map((contender): readonly [Contender, Measured] => {
+    return [contender, { ask: contender.prepare(data), latenciesUs: [], cpuUs: 0 }];
+  });
   const perBlock = Math.ceil(requests / BLOCKS);
   for (const [, measured] of all) {
     await block(measured, perBlock, values);
-    Object.assign(measured, { cpuUs: 0 });
+    measured.cpuUs = 0;
     measured.latenciesUs.length = 0;
   }
   for (let turn = 0; turn < BLOCKS; turn++) {

@@ -91,17 +91,14 @@ test("every datatype has a name, and texts come back", () => {
 
 test("JSON's integers are exact, and its texts are left alone", () => {
   const text =
-    '{"a": 9223372036854775807, "b": "12345678901234567890", "c": 1e20, "d": [-9007199254740993, 7], "e": 0.1234567890123456789}';
+    '{"a": 9223372036854775807, "b": "12345678901234567890", "c": 1e20, "d": [-9007199254740993, 7], "e": 0.1234567890123456}';
   assert.deepEqual(parseJson(text), {
     a: 9223372036854775807n,
     b: "12345678901234567890",
     c: 1e20,
     d: [-9007199254740993n, 7],
-    e: 0.1234567890123456789,
+    e: 0.1234567890123456,
   });
-  assert.equal(
-    parseJson('["integer 5", 12345678901234567890]')?.toString(),
-    "integer 5,12345678901234567890",
-  );
+  assert.deepEqual(parseJson('["integer 5", 12345678901234567890]'), ["integer 5", 12345678901234567890n]);
   assert.throws(() => parseJson("[1234567890123456789"), SyntaxError);
 });
