@@ -1,6 +1,7 @@
 /** The real server, and the site of the example, as processes that end with the test. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
+import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -31,6 +32,10 @@ export interface Started {
 async function start(command: readonly string[], wanted: RegExp, last: RegExp): Promise<Started> {
   const [program = "", ...parameters] = command;
   const child = spawn(program, parameters, { stdio: ["ignore", "pipe", "pipe"] });
+  // A test that fails before it stops what it started must end all the same, and take it along.
+  child.unref();
+  for (const output of [child.stdout, child.stderr]) (output as Socket).unref();
+  process.once("exit", () => child.kill("SIGKILL"));
   const lines: string[] = [];
   let found: RegExpExecArray | undefined;
   await new Promise<void>((resolve, reject) => {
@@ -62,7 +67,11 @@ async function start(command: readonly string[], wanted: RegExp, last: RegExp): 
 
 function stop(child: ChildProcess): Promise<void> {
   return new Promise((resolve) => {
-    if (child.exitCode !== null || child.signalCode !== null) resolve();
+    if (child.exitCode !== null || child.signalCode !== null) {
+      resolve();
+      return;
+    }
+    child.ref();
     child.once("exit", () => {
       resolve();
     });
