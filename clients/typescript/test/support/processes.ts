@@ -1,7 +1,6 @@
 /** The real server, and the site of the example, as processes that end with the test. */
 import { type ChildProcess, spawn } from "node:child_process";
 import { existsSync } from "node:fs";
-import type { Socket } from "node:net";
 import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 
@@ -34,7 +33,7 @@ async function start(command: readonly string[], wanted: RegExp, last: RegExp): 
   const child = spawn(program, parameters, { stdio: ["ignore", "pipe", "pipe"] });
   // A test that fails before it stops what it started must end all the same, and take it along.
   child.unref();
-  for (const output of [child.stdout, child.stderr]) (output as Socket).unref();
+  for (const output of [child.stdout, child.stderr]) (output as unknown as { unref(): void }).unref();
   process.once("exit", () => child.kill("SIGKILL"));
   const lines: string[] = [];
   let found: RegExpExecArray | undefined;
