@@ -3,7 +3,6 @@ package io.kingpole.client.internal;
 import io.kingpole.client.InferRequest;
 import io.kingpole.client.InferResponse;
 import io.kingpole.client.KingpoleException;
-import io.kingpole.client.Responses;
 import java.util.ArrayDeque;
 import java.util.Deque;
 import java.util.Iterator;
@@ -13,7 +12,7 @@ import java.util.function.Function;
 /**
  * The responses to many requests, in the requests' order, of which a bounded number is on its way.
  */
-public final class ManyResponses implements Responses, Iterator<InferResponse> {
+public final class ManyResponses extends SinglePass {
   private final Iterator<InferRequest> requests;
   private final int inFlight;
   private final Function<InferRequest, Inferring> ask;
@@ -29,12 +28,7 @@ public final class ManyResponses implements Responses, Iterator<InferResponse> {
   }
 
   @Override
-  public Iterator<InferResponse> iterator() {
-    return this;
-  }
-
-  @Override
-  public synchronized boolean hasNext() {
+  synchronized boolean hasResponse() {
     while (!closed && waiting.size() < inFlight && requests.hasNext()) {
       waiting.add(ask.apply(requests.next()));
     }
@@ -42,10 +36,10 @@ public final class ManyResponses implements Responses, Iterator<InferResponse> {
   }
 
   @Override
-  public InferResponse next() {
+  InferResponse takeResponse() {
     Inferring oldest;
     synchronized (this) {
-      if (!hasNext()) {
+      if (!hasResponse()) {
         throw new NoSuchElementException("there are no more requests");
       }
       oldest = waiting.remove();

@@ -2,17 +2,15 @@ package io.kingpole.client.internal;
 
 import io.kingpole.client.InferResponse;
 import io.kingpole.client.KingpoleException;
-import io.kingpole.client.Responses;
 import io.kingpole.client.Stage;
 import io.kingpole.client.internal.exchange.Deadline;
 import io.kingpole.client.internal.exchange.FrameSource;
 import io.kingpole.client.internal.wire.Answer;
 import io.kingpole.client.internal.wire.AnswerDecoder;
-import java.util.Iterator;
 import java.util.NoSuchElementException;
 
 /** The responses to one request, as they come. */
-public final class PartResponses implements Responses, Iterator<InferResponse> {
+public final class PartResponses extends SinglePass {
   private final FrameSource source;
   private final Deadline deadline;
   private InferResponse next;
@@ -26,12 +24,7 @@ public final class PartResponses implements Responses, Iterator<InferResponse> {
   }
 
   @Override
-  public Iterator<InferResponse> iterator() {
-    return this;
-  }
-
-  @Override
-  public boolean hasNext() {
+  boolean hasResponse() {
     while (next == null && !last && !isClosed()) {
       try {
         take(AnswerDecoder.decodeOrFail(source.next(deadline)));
@@ -58,8 +51,8 @@ public final class PartResponses implements Responses, Iterator<InferResponse> {
   }
 
   @Override
-  public InferResponse next() {
-    if (!hasNext()) {
+  InferResponse takeResponse() {
+    if (!hasResponse()) {
       throw new NoSuchElementException("there are no more responses");
     }
     InferResponse taken = next;
