@@ -108,7 +108,8 @@ final class Failing {
       try {
         echoes(client);
         return;
-      } catch (KingpoleException.Unavailable e) {
+      } catch (KingpoleException e) {
+        // UNAVAILABLE until it listens, NOT_FOUND until it has loaded the model.
         if (Check.secondsSince(start) > 20) {
           throw new Check.Failed("the server is back and does not answer: " + e.getMessage());
         }

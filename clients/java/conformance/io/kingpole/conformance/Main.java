@@ -1,6 +1,7 @@
 package io.kingpole.conformance;
 
 import io.kingpole.client.Client;
+import io.kingpole.client.KingpoleException;
 import java.io.IOException;
 import java.nio.file.Files;
 import java.nio.file.Path;
@@ -30,6 +31,10 @@ public final class Main {
       System.exit(NOT_APPLICABLE);
     } catch (Check.Failed e) {
       System.out.println(e.getMessage());
+      System.exit(1);
+    } catch (KingpoleException e) {
+      e.printStackTrace(System.out);
+      System.out.println(e.code() + ": " + e.getMessage());
       System.exit(1);
     }
     // Threads of the JDK's HTTP client would keep the program alive.

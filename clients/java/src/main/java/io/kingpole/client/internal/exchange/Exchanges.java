@@ -202,7 +202,7 @@ public final class Exchanges {
   }
 
   /** Makes a failure of one response of several, for a request that waits for one. */
-  static Answer oneResponse(Answer answer) {
+  public static Answer oneResponse(Answer answer) {
     return answer instanceof Answer.Inferred inferred && inferred.response().stage() != Stage.ONLY
         ? new Failure(
             Code.UNIMPLEMENTED,

@@ -2,10 +2,10 @@ package io.kingpole.client.internal.http;
 
 import io.kingpole.client.Code;
 import io.kingpole.client.internal.wire.DecodeException;
+import io.kingpole.client.internal.wire.FrameLayout;
 import java.net.http.HttpResponse.BodySubscriber;
 import java.net.http.HttpResponse.ResponseInfo;
 import java.nio.ByteBuffer;
-import java.util.ArrayList;
 import java.util.List;
 import java.util.concurrent.CompletableFuture;
 import java.util.concurrent.CompletionStage;
@@ -16,9 +16,7 @@ final class CollectedBody implements BodySubscriber<ByteBuffer> {
   private final int limit;
   private final long announced;
   private final CompletableFuture<ByteBuffer> body = new CompletableFuture<>();
-  private final List<ByteBuffer> pieces = new ArrayList<>();
   private ByteBuffer whole;
-  private long received;
   private Flow.Subscription subscription;
 
   CollectedBody(ResponseInfo info, int limit) {
@@ -46,28 +44,33 @@ final class CollectedBody implements BodySubscriber<ByteBuffer> {
       refuse(announced);
       return;
     }
-    try {
-      whole = announced < 0 ? null : ByteBuffer.allocate((int) announced);
-    } catch (OutOfMemoryError e) {
-      refuse(announced);
-      return;
-    }
+    whole = ByteBuffer.allocate((int) Math.min(Math.max(announced, 0), FrameLayout.TRUSTED_BYTES));
     subscription.request(Long.MAX_VALUE);
   }
 
   @Override
-  public void onNext(List<ByteBuffer> next) {
-    for (ByteBuffer piece : next) {
-      received += piece.remaining();
-      if (received > (whole == null ? limit : whole.capacity())) {
-        refuse(received);
-        return;
-      }
-      if (whole == null) {
-        pieces.add(piece);
-      } else {
+  public void onNext(List<ByteBuffer> pieces) {
+    try {
+      for (ByteBuffer piece : pieces) {
+        long bytes = (long) whole.position() + piece.remaining();
+        if (bytes > limit) {
+          refuse(bytes);
+          return;
+        }
+        makeRoom((int) bytes);
         whole.put(piece);
       }
+    } catch (DecodeException e) {
+      body.completeExceptionally(e);
+      subscription.cancel();
+    }
+  }
+
+  /** What was announced is believed once some of it has come; what was not announced doubles. */
+  private void makeRoom(int bytes) throws DecodeException {
+    if (bytes > whole.capacity()) {
+      long wanted = announced < bytes ? Math.min(2L * bytes, limit) : announced;
+      whole = FrameLayout.allocate((int) wanted).put(whole.flip());
     }
   }
 
@@ -86,11 +89,6 @@ final class CollectedBody implements BodySubscriber<ByteBuffer> {
 
   @Override
   public void onComplete() {
-    if (whole == null) {
-      whole = ByteBuffer.allocate((int) received);
-      pieces.forEach(whole::put);
-      pieces.clear();
-    }
     body.complete(whole.flip().asReadOnlyBuffer());
   }
 }

@@ -4,6 +4,7 @@ import io.kingpole.client.Code;
 import io.kingpole.client.InferRequest;
 import io.kingpole.client.KingpoleException;
 import io.kingpole.client.internal.Address;
+import io.kingpole.client.internal.exchange.Exchanges;
 import io.kingpole.client.internal.exchange.FrameSource;
 import io.kingpole.client.internal.exchange.Pending;
 import io.kingpole.client.internal.exchange.Transport;
@@ -160,7 +161,7 @@ public final class HttpTransport implements Transport {
           : Rest.failureOf(answer);
     }
     try {
-      return AnswerDecoder.decode(FrameLayout.read(answer.body(), limit));
+      return Exchanges.oneResponse(AnswerDecoder.decode(FrameLayout.read(answer.body(), limit)));
     } catch (DecodeException e) {
       return e.asFailure();
     }

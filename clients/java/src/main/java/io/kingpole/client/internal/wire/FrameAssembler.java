@@ -7,11 +7,13 @@ import java.util.List;
  * Collects the pieces of a stream into frames. Knows no socket.
  *
  * <p>Ask {@link #space} for the memory the next bytes go to, fill any part of it, and call {@link
- * #filled}. Nothing is allocated before the length that asks for it has been checked.
+ * #filled}. Nothing is allocated before the length that asks for it has been checked, and much only
+ * once some of it has come: a length costs a liar nothing.
  */
 public final class FrameAssembler {
   private final int limit;
   private ByteBuffer memory;
+  private int payloadBytes;
   private FrameLayout.Prelude prelude;
   private FlatTable header;
   private int[] lengths;
@@ -45,7 +47,10 @@ public final class FrameAssembler {
       } else if (header == null) {
         header = FlatTable.root(memory.slice(0, prelude.headerBytes()));
         lengths = FrameLayout.readLengths(header, prelude, limit);
-        memory = FrameLayout.allocate(FrameLayout.payloadBytes(lengths));
+        payloadBytes = (int) FrameLayout.payloadBytes(lengths);
+        memory = ByteBuffer.allocate(Math.min(payloadBytes, FrameLayout.TRUSTED_BYTES));
+      } else if (memory.capacity() < payloadBytes) {
+        memory = FrameLayout.allocate(payloadBytes).put(memory.flip());
       } else {
         Frame frame = FrameLayout.split(header, lengths, memory.rewind());
         begin();

@@ -23,6 +23,9 @@ public final class FrameLayout {
   /** The most that a buffer of Java holds. */
   public static final int MOST_FRAME_BYTES = Integer.MAX_VALUE - 64;
 
+  /** How much memory is made ready for a length that somebody only says. */
+  public static final int TRUSTED_BYTES = 1 << 20;
+
   static final int PRELUDE_BYTES = 16;
   private static final int ALIGNMENT = 64;
   private static final int MAX_HEADER_BYTES = 262_144;
@@ -165,10 +168,10 @@ public final class FrameLayout {
     return split(header, lengths, bytes.slice(prelude.end(), size - prelude.end()));
   }
 
-  /** Returns memory for what was announced and is within the limit. */
-  static ByteBuffer allocate(long bytes) throws DecodeException {
+  /** Returns memory for what was announced, is within the limit and has begun to come. */
+  public static ByteBuffer allocate(int bytes) throws DecodeException {
     try {
-      return ByteBuffer.allocate((int) bytes);
+      return ByteBuffer.allocate(bytes);
     } catch (OutOfMemoryError e) {
       throw new DecodeException(
           Code.RESOURCE_EXHAUSTED, "there is no memory for an answer of " + bytes + " bytes");
