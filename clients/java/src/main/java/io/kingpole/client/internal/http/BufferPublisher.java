@@ -9,11 +9,16 @@ import java.util.concurrent.Flow;
 record BufferPublisher(Buffers buffers) implements HttpRequest.BodyPublisher {
   // What the JDK copies at once of a buffer on the heap.
   private static final int PIECE_BYTES = 128 * 1024;
+  // Each piece is a write of its own: up to here joining costs less.
+  private static final int JOINED_BYTES = 16 * 1024;
 
   static HttpRequest.BodyPublisher of(Buffers buffers) {
-    return buffers.bytes() == 0
-        ? HttpRequest.BodyPublishers.noBody()
-        : new BufferPublisher(buffers);
+    if (buffers.bytes() == 0) {
+      return HttpRequest.BodyPublishers.noBody();
+    }
+    return buffers.bytes() > JOINED_BYTES
+        ? new BufferPublisher(buffers)
+        : HttpRequest.BodyPublishers.ofByteArray(buffers.joined().array());
   }
 
   @Override
