@@ -94,7 +94,7 @@ func float16Of(value float64) Float16 {
 	_, exponent := math.Frexp(value)
 	mantissa := math.RoundToEven(math.Ldexp(value, 11-exponent))
 	// A mantissa of 2048 carries into the exponent by itself.
-	return sign | Float16(uint16(exponent+13)<<10+uint16(mantissa)-0x400)
+	return sign | Float16(uint16(exponent+14)<<10+uint16(mantissa)-0x400)
 }
 
 // Float32 returns the same value as a float32.
