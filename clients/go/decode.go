@@ -23,10 +23,14 @@ func decodeAnswer(received *frame, placed *placement) (any, error) {
 		return nil, malformed("the frame has no message")
 	}
 	answer, refused := decodeMessage(kind, message, received.payloads, placed)
+	if err == nil {
+		err = refused
+	}
 	if err != nil {
+		// Not `answer`, which may be a nil pointer in an interface that is not nil.
 		return nil, err
 	}
-	return answer, refused
+	return answer, nil
 }
 
 func decodeMessage(kind fb.Message, message flatTable, payloads [][]byte, placed *placement) (any, error) {

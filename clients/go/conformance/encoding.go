@@ -42,7 +42,7 @@ type vectorRequest struct {
 		Value      json.RawMessage
 	}
 	Sequence *struct {
-		ID         any
+		ID         json.RawMessage
 		Start, End bool
 	}
 }
@@ -124,10 +124,11 @@ func requestOf(said *vectorRequest) (*kingpole.Request, error) {
 	}
 	if said.Sequence != nil {
 		request.Sequence = kingpole.Sequence{Start: said.Sequence.Start, End: said.Sequence.End}
-		if text, is := said.Sequence.ID.(string); is {
-			request.Sequence.Text = text
-		} else if number, is := said.Sequence.ID.(float64); is {
-			request.Sequence.Number = uint64(number)
+		// A text, or a number of all 64 bits.
+		if json.Unmarshal(said.Sequence.ID, &request.Sequence.Text) != nil {
+			if err := json.Unmarshal(said.Sequence.ID, &request.Sequence.Number); err != nil {
+				return nil, err
+			}
 		}
 	}
 	return request, nil
