@@ -74,12 +74,6 @@ func (a *arena) take(nbytes uint64) *block {
 	return nil
 }
 
-func (a *arena) retain(b *block) {
-	a.mutex.Lock()
-	b.references++
-	a.mutex.Unlock()
-}
-
 func (a *arena) release(b *block) {
 	a.mutex.Lock()
 	defer a.mutex.Unlock()
