@@ -1,0 +1,20 @@
+// The conformance program and the benchmark: a module of its own, so that the client needs nothing for them.
+module github.com/kingpole/kingpole/clients/go/conformance
+
+go 1.26.0
+
+replace github.com/kingpole/kingpole/clients/go => ../
+
+require (
+	github.com/kingpole/kingpole/clients/go v0.0.0-00010101000000-000000000000
+	google.golang.org/grpc v1.85.0
+	google.golang.org/protobuf v1.36.12
+)
+
+require (
+	github.com/google/flatbuffers v25.12.19+incompatible // indirect
+	golang.org/x/net v0.60.0 // indirect
+	golang.org/x/sys v0.50.0 // indirect
+	golang.org/x/text v0.42.0 // indirect
+	google.golang.org/genproto/googleapis/rpc v0.0.0-20260817212433-ac3dfec99bb1 // indirect
+)
