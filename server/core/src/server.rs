@@ -137,6 +137,7 @@ impl Server {
             )?,
             ..FrontendConfiguration::default()
         };
+        self.shared.set_starting();
         let listeners = Listeners::bind(&configuration.listen)?;
         let addresses = listeners.addresses();
         let mut handles = Vec::new();

@@ -103,6 +103,8 @@ pub(crate) struct Registry {
     /// What is known of the rest.
     absent: Arc<Vec<IndexRow>>,
     default_model: Option<ByteString>,
+    /// Nobody has told yet what there is.
+    is_starting: bool,
 }
 
 /// Versions are compared as numbers where both are, else as text.
@@ -145,6 +147,9 @@ impl Registry {
         if let Some(row) = row.filter(|row| row.state != "UNKNOWN" && row.reason != "unloaded") {
             let reason = if row.reason.is_empty() { row.state.to_lowercase() } else { row.reason.clone() };
             return Error::unavailable(format!("Request for model '{name}' that is not ready: {reason}"));
+        }
+        if self.is_starting {
+            return Error::unavailable("the server is still looking for its models");
         }
         let shown: String = name.chars().take(128).collect::<String>().escape_debug().to_string();
         match version {
@@ -209,7 +214,12 @@ impl Registry {
         versions.retain(|other| other.spec.version != model.spec.version);
         versions.push(model);
         versions.sort_by(|a, b| version_order(&a.spec.version, &b.spec.version));
-        Self { models, absent: self.absent.clone(), default_model: self.default_model.clone() }
+        Self {
+            models,
+            absent: self.absent.clone(),
+            default_model: self.default_model.clone(),
+            is_starting: self.is_starting,
+        }
     }
 
     /// Without exactly this load.
@@ -219,7 +229,12 @@ impl Registry {
             versions.retain(|model| model.number != number);
         }
         models.retain(|_, versions| !versions.is_empty());
-        Self { models, absent: self.absent.clone(), default_model: self.default_model.clone() }
+        Self {
+            models,
+            absent: self.absent.clone(),
+            default_model: self.default_model.clone(),
+            is_starting: self.is_starting,
+        }
     }
 
     pub fn with_absent(&self, rows: Vec<IndexRow>) -> Self {
@@ -227,6 +242,16 @@ impl Registry {
             models: self.models.clone(),
             absent: Arc::new(rows),
             default_model: self.default_model.clone(),
+            is_starting: false,
+        }
+    }
+
+    pub fn starting(&self) -> Self {
+        Self {
+            models: self.models.clone(),
+            absent: self.absent.clone(),
+            default_model: self.default_model.clone(),
+            is_starting: true,
         }
     }
 

@@ -141,6 +141,11 @@ impl Shared {
         self.change(|registry| registry.without(model.number));
     }
 
+    /// Models are being looked for: until [`set_absent`](Self::set_absent) says what there is, none is unknown.
+    pub fn set_starting(&self) {
+        self.change(Registry::starting);
+    }
+
     /// What the index says of versions that are not served.
     pub fn set_absent(&self, rows: Vec<IndexRow>) {
         self.change(|registry| registry.with_absent(rows));

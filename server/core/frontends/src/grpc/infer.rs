@@ -100,6 +100,7 @@ impl InferCall {
     }
 
     fn infer(self, message: Option<Result<Bytes, MessageError>>, shared: &Rc<Shared>, reply: Reply) {
+        let is_whole = matches!(message, Some(Ok(_)));
         let decoded = message
             .unwrap_or_else(|| Err(Error::invalid("the call has no request message").into()))
             .map_err(Error::from)
@@ -110,6 +111,7 @@ impl InferCall {
                 let memory = Arc::clone(&shared.memory);
                 let writing = Writing { form: self.form, mirror_contents, exchange, regions };
                 let packed = self.messages.coding_of_last().filter(|_| self.metadata.accepts_own_coding);
+                self.messages.finish();
                 if let Some(coding) = packed {
                     let call = PackedCall { writing, coding, reply, received: self.received };
                     tokio::task::spawn_local(call.infer(request, Rc::clone(shared)));
@@ -121,6 +123,9 @@ impl InferCall {
             Err(error) => {
                 shared.engine.count_refused(error.code);
                 reply.error(&error);
+                if is_whole {
+                    self.messages.finish();
+                }
             }
         }
     }

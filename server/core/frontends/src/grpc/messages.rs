@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use kingpole_values::Error;
@@ -14,6 +15,10 @@ use crate::gather::Gathered;
 use crate::unpack::{Unpack, too_long};
 
 const PREFIX_BYTES: usize = 5;
+
+/// How long a client may take to end its side of a call that was answered, and what it may still send.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+const SKIPPED_AT_END_BYTES: usize = 64 << 10;
 
 /// Why there is no message.
 pub(crate) struct MessageError {
@@ -75,6 +80,29 @@ impl Messages {
             waiting: None,
             skipped: 0,
         }
+    }
+
+    /// No more messages are wanted of a call that has but one. Its end may still be on its way, as some clients send it
+    /// by itself: a stream that is dropped before would be reset, and enough of these end the connection.
+    pub(crate) fn finish(self) {
+        let Source::Http2(stream) = &self.source else { return };
+        if stream.is_end_stream() {
+            return;
+        }
+        let mut source = self.source;
+        tokio::task::spawn_local(async move {
+            let end = async {
+                let mut skipped = 0;
+                while let Some(Ok(piece)) = std::future::poll_fn(|cx| source.poll_piece(cx)).await {
+                    skipped += piece.len();
+                    if skipped > SKIPPED_AT_END_BYTES {
+                        break;
+                    }
+                }
+            };
+            // Who does not end its side in time has its stream reset, which is what dropping it does.
+            let _ = tokio::time::timeout(END_TIMEOUT, end).await;
+        });
     }
 
     /// How the last message was compressed.

@@ -145,9 +145,16 @@ async fn unary(
             },
         }
     };
-    match unless_reset(std::pin::pin!(call), reply.respond()).await {
+    let answered = {
+        let call = std::pin::pin!(call);
+        unless_reset(call, reply.respond()).await
+    };
+    match answered {
         None => {}
-        Some(Ok(message)) => reply.message([reply::frame(&message)]),
+        Some(Ok(message)) => {
+            reply.message([reply::frame(&message)]);
+            messages.finish();
+        }
         Some(Err(error)) => reply.error(&error),
     }
 }

@@ -53,10 +53,16 @@ pub(crate) async fn serve(
         let message = message.map_err(|error| refused(error, &shared))?;
         answer(&shared, &path, message, &metadata, received).await
     };
-    let call = std::pin::pin!(call);
-    match unless_reset(call, reply.respond()).await {
+    let answered = {
+        let call = std::pin::pin!(call);
+        unless_reset(call, reply.respond()).await
+    };
+    match answered {
         None => {}
-        Some(Ok(pieces)) => reply.message(pieces),
+        Some(Ok(pieces)) => {
+            reply.message(pieces);
+            messages.finish();
+        }
         Some(Err(error)) => reply.error(&error),
     }
 }

@@ -390,6 +390,32 @@ async fn a_drained_connection_says_goodbye() {
     assert!(refused.is_err());
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+async fn clients_that_end_their_side_by_itself_are_answered_for_ever() {
+    let server = Server::start();
+    let client = client(&server).await;
+    for path in [INFER, "/inference.GRPCInferenceService/ServerLive"] {
+        // More than the streams that may be reset before a connection is given up.
+        for _ in 0..1500 {
+            let mut ready = client.clone().ready().await.unwrap();
+            let request = Request::post(format!("http://test{path}"))
+                .header("content-type", "application/grpc")
+                .body(())
+                .unwrap();
+            let (response, mut send) = ready.send_request(request, false).unwrap();
+            let message = if path == INFER { encoded("a", &[1.0]) } else { framed(&[]) };
+            send.send_data(message, false).unwrap();
+            let mut body = response.await.unwrap().into_body();
+            while let Some(piece) = body.data().await {
+                let length = piece.unwrap().len();
+                body.flow_control().release_capacity(length).unwrap();
+            }
+            assert_eq!(body.trailers().await.unwrap().unwrap()["grpc-status"], "0");
+            send.send_data(Bytes::new(), true).unwrap();
+        }
+    }
+}
+
 /// A stream of which no more than `bytes_per_ms` come through from `far`.
 fn slowed(far: tokio::net::UnixStream, bytes_per_ms: usize) -> tokio::io::DuplexStream {
     let (near, mut middle) = tokio::io::duplex(bytes_per_ms);
