@@ -63,7 +63,7 @@ struct Sink {
 impl Scope {
     /// Whether this request is to be traced.
     pub fn takes(&self) -> bool {
-        if self.seen.fetch_add(1, Relaxed) % self.every != 0 {
+        if !self.seen.fetch_add(1, Relaxed).is_multiple_of(self.every) {
             return false;
         }
         let one_less = |left: i64| match left {
