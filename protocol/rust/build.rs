@@ -6,7 +6,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[cfg(not(feature = "grpc"))]
-fn main() {}
+fn main() {
+    println!("cargo:rerun-if-changed=build.rs");
+}
 
 #[cfg(feature = "grpc")]
 mod schemas {

@@ -20,6 +20,9 @@ use crate::outgoing::Outgoing;
 use crate::tls::Trust;
 use crate::{Error, Result};
 
+/// The most room that is made for an answer before it comes.
+const MOST_FORESEEN_BYTES: usize = 128 << 20;
+
 /// What is asked: the path behind the address's own, and a body with the headers that describe it.
 pub(crate) struct Asked {
     pub(crate) method: Method,
@@ -234,7 +237,8 @@ impl ReceivedBody {
         let Some(room) = usize::try_from(announced).ok().filter(|&room| room <= limit) else {
             return Err(too_long(announced));
         };
-        let mut whole = BytesMut::with_capacity(room);
+        // Growing beyond costs a copy now and then; a lie about the length costs no more than this.
+        let mut whole = BytesMut::with_capacity(room.min(MOST_FORESEEN_BYTES));
         while let Some(piece) = std::future::poll_fn(|context| self.poll_piece(context)).await {
             let piece = piece?;
             if whole.len() + piece.len() > limit {

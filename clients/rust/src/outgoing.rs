@@ -106,13 +106,13 @@ mod tests {
             for chunk in [&b"abc"[..], b"", b"d", b"efgh"] {
                 outgoing.push(Bytes::from_static(chunk));
             }
-            let mut read = Vec::new();
+            let mut read: Vec<u8> = Vec::new();
             while outgoing.has_remaining() {
                 let mut slices = [IoSlice::new(&[]); 2];
                 let used = outgoing.chunks_vectored(&mut slices);
                 let seen: Vec<u8> = slices[..used].iter().flat_map(|slice| slice.to_vec()).collect();
                 let taken = step.min(seen.len());
-                read.extend(&seen[..taken]);
+                read.extend_from_slice(&seen[..taken]);
                 outgoing.advance(taken);
             }
             assert_eq!(read, b"abcdefgh");
