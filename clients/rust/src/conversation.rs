@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use kingpole_values::Code;
 use kingpole_wire::Scatter;
 use kingpole_wire::frame::{
     Message, encode_cancel, encode_hand_over, encode_request, encode_request_in_place,
@@ -65,10 +66,16 @@ impl Conversation {
         self.exchanges.is_usable()
     }
 
+    /// Whether nobody may be there any more.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.exchanges.is_doubted()
+    }
+
     /// Ask for an inference and wait for its answer. Dropping the future cancels the request.
     pub(crate) async fn infer(&self, request: &Request, deadline: Deadline) -> Result<Message> {
         let late = || "the server answered none of the requests before this one in time".to_owned();
-        deadline.limit(self.exchanges.await_credit(), late).await.map_err(Error::unsent)?;
+        let credit = deadline.limit(self.exchanges.await_credit(), late).await;
+        credit.map_err(|error| self.doubt(error).unsent())?;
         let (exchange, answer) =
             self.exchanges.begin(true).inspect_err(|_| self.exchanges.return_credit())?;
         let frame = match &self.arena {
@@ -83,7 +90,8 @@ impl Conversation {
         };
         let frame = check_frame(frame).inspect_err(|_| self.exchanges.withdraw(exchange))?;
         self.send(frame);
-        deadline.limit(self.wait(exchange, answer), || "no answer came in time".to_owned()).await
+        let late = || "no answer came in time".to_owned();
+        deadline.limit(self.wait(exchange, answer), late).await.map_err(|error| self.doubt(error))
     }
 
     /// Ask something else and wait for its answer.
@@ -95,7 +103,8 @@ impl Conversation {
         let (exchange, answer) = self.exchanges.begin(false)?;
         let frame = check_frame(encode(exchange)).inspect_err(|_| self.exchanges.withdraw(exchange))?;
         self.send(frame);
-        deadline.limit(self.wait(exchange, answer), || "no answer came in time".to_owned()).await
+        let late = || "no answer came in time".to_owned();
+        deadline.limit(self.wait(exchange, answer), late).await.map_err(|error| self.doubt(error))
     }
 
     /// Say that an arena of so many bytes comes with the bytes that are given to `send`; wait until it is taken.
@@ -113,6 +122,13 @@ impl Conversation {
             Message::Done => Ok(()),
             other => Err(unexpected(&other, "that it is done")),
         }
+    }
+
+    fn doubt(&self, error: Error) -> Error {
+        if error.code() == Code::DeadlineExceeded {
+            self.exchanges.doubt();
+        }
+        error
     }
 
     async fn wait(&self, exchange: u64, answer: Answer) -> Result<Message> {

@@ -6,10 +6,12 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
 use kingpole_wire::frame::Message;
 use tokio::sync::{Semaphore, oneshot};
+use tokio::time::Instant;
 
 use crate::answer::{self, goes_on};
 use crate::arena::Placement;
@@ -17,6 +19,8 @@ use crate::{Error, Result};
 
 /// No stream has more requests open; what is granted beyond is not counted.
 const MOST_OPEN: usize = 1 << 16;
+/// A stream on which a request was not answered in time, and nothing else came for so long, is asked no more.
+const SILENT: Duration = Duration::from_secs(5);
 
 /// The answer that will come.
 pub(crate) type Answer = oneshot::Receiver<Result<Message>>;
@@ -27,12 +31,14 @@ pub(crate) struct Exchanges {
     state: Mutex<State>,
 }
 
-#[derive(Default)]
 struct State {
     open: HashMap<u64, Open>,
     last: u64,
     failure: Option<Error>,
     draining: bool,
+    doubted: bool,
+    /// When the last frame came.
+    heard: Instant,
 }
 
 struct Open {
@@ -46,7 +52,9 @@ struct Open {
 
 impl Exchanges {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { credit: Semaphore::new(1), state: Mutex::default() })
+        let (open, heard) = (HashMap::new(), Instant::now());
+        let state = State { open, last: 0, failure: None, draining: false, doubted: false, heard };
+        Arc::new(Self { credit: Semaphore::new(1), state: Mutex::new(state) })
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -116,6 +124,7 @@ impl Exchanges {
     /// # Errors
     /// The frame makes no sense and belongs to nobody: the stream cannot go on.
     pub(crate) fn answer(&self, bytes: &Bytes) -> Result<Option<u64>> {
+        self.state().heard = Instant::now();
         let (exchange, message) = answer::read(bytes);
         let Some(exchange) = exchange else { return message.map(|_| None) };
         if let Ok(Message::Credit { requests }) = message {
@@ -186,7 +195,18 @@ impl Exchanges {
     /// Whether more can be asked here.
     pub(crate) fn is_usable(&self) -> bool {
         let state = self.state();
-        state.failure.is_none() && !state.draining
+        state.failure.is_none() && !state.draining && !state.doubted
+    }
+
+    /// A request was not answered in time, not even with that: if all is silent, nobody may be there any more.
+    pub(crate) fn doubt(&self) {
+        let mut state = self.state();
+        state.doubted |= state.heard.elapsed() >= SILENT;
+    }
+
+    /// Whether it is for its silence that nothing more is asked here.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.state().doubted
     }
 }
 
@@ -287,6 +307,20 @@ mod tests {
         assert!(refused.is_unsent() && refused.code() == Code::Unavailable);
         assert!(exchanges.begin(false).unwrap_err().is_unsent());
         assert!(!exchanges.is_usable());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_stream_is_doubted_when_an_answer_is_late_and_no_other() {
+        let exchanges = Exchanges::new();
+        exchanges.doubt();
+        assert!(exchanges.is_usable(), "it is new");
+        tokio::time::advance(SILENT).await;
+        answer(&exchanges, encode_credit(1)).unwrap();
+        exchanges.doubt();
+        assert!(exchanges.is_usable(), "somebody is there");
+        tokio::time::advance(SILENT).await;
+        exchanges.doubt();
+        assert!(!exchanges.is_usable() && exchanges.is_doubted());
     }
 
     #[test]

@@ -38,10 +38,10 @@ impl Line {
     pub(crate) async fn conversation(&self, deadline: Deadline) -> Result<Arc<Conversation>> {
         let ready = async {
             let mut current = self.current.lock().await;
-            if let Some(conversation) = &*current
-                && conversation.is_usable()
-            {
-                return Ok(Arc::clone(conversation));
+            match &*current {
+                Some(conversation) if conversation.is_usable() => return Ok(Arc::clone(conversation)),
+                Some(conversation) if conversation.is_doubted() => *self.channel.lock().await = None,
+                _ => {}
             }
             let opened = Arc::new(self.open(deadline).await?);
             *current = Some(Arc::clone(&opened));

@@ -12,7 +12,8 @@ pub async fn hostile(url: &str) -> Outcome {
     for number in 0..50 {
         let began = Instant::now();
         let request = Request::new("echo-fp32").input(floats(&[1, 1], vec![0.0])?);
-        if let Ok(response) = client.infer(request).await {
+        let result = client.infer(request).await;
+        if let Ok(response) = result {
             return Err(Failure(format!("request {number}: expected an error, got {response:?}")));
         }
         let took = began.elapsed();
