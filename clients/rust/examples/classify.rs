@@ -89,8 +89,8 @@ fn read_picture(path: &str, height: usize, width: usize) -> Result<Vec<u8>, Box<
     Ok(pixels)
 }
 
-/// Which of `side` pixels become the one at `index` of `size`; at least one.
-fn span(index: usize, side: usize, size: usize) -> std::ops::Range<usize> {
-    let start = index * side / size;
-    start..((index + 1) * side / size).max(start + 1)
+/// Which of `side` pixels become the one at `index` of `of`; at least one.
+fn span(index: usize, side: usize, of: usize) -> std::ops::Range<usize> {
+    let start = index * side / of;
+    start..((index + 1) * side / of).max(start + 1)
 }
