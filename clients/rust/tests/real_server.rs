@@ -57,7 +57,8 @@ impl Server {
                 return Some(Self { process, folder, authority });
             }
         }
-        panic!("it did not start:\n{said}");
+        let status = process.wait();
+        panic!("it did not start, {status:?}:\n{said}");
     }
 
     fn urls(&self) -> [String; 4] {

@@ -190,7 +190,7 @@ fn response(response: &Response) -> Value {
 
 fn tensors(tensors: &[Tensor]) -> Vec<Value> {
     let tensor = |tensor: &Tensor| {
-        let hex: String = tensor.data.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hex = tensor.data.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
         json!({"name": &*tensor.name, "datatype": tensor.datatype.name(), "shape": tensor.shape.to_vec(), "data_hex": hex})
     };
     tensors.iter().map(tensor).collect()
