@@ -7,8 +7,11 @@
 mod classification;
 pub mod frame;
 mod generated;
+#[cfg(feature = "graphpipe")]
 pub mod graphpipe;
+#[cfg(feature = "grpc")]
 pub mod grpc;
+#[cfg(feature = "migration")]
 pub mod migration;
 mod parameters;
 mod regions;

@@ -86,6 +86,7 @@ pub(super) fn read(
 }
 
 /// Read the one element that `text` begins with, and append it; the number of bytes that it took of the text.
+#[cfg(feature = "migration")]
 pub(crate) fn read_one(text: &[u8], name: &str, datatype: Datatype, out: &mut BytesMut) -> Result<usize> {
     let mut list = List { text, at: 0, name, datatype };
     match datatype {

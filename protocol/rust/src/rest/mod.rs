@@ -2,6 +2,7 @@
 //!
 //! Source: protocol/spec/http.md.
 
+mod ask;
 pub(crate) mod elements;
 mod generate;
 mod half_precision;
@@ -15,6 +16,7 @@ use bytes::Bytes;
 use kingpole_values::{ByteString, Error, InferRequest};
 
 use crate::{Regions, Scatter};
+pub use ask::{decode_error, decode_model_metadata, decode_ready, decode_server_metadata, model_path};
 pub use generate::{GenerateModel, decode_generate_request, encode_generate_response};
 pub use request::{decode_infer_request, raw_request};
 pub use response::{

@@ -6,12 +6,16 @@
 
 mod code;
 mod datatype;
+#[cfg(feature = "elements")]
+mod elements;
 mod request;
 mod tensor;
 
 pub use bytestring::ByteString;
 pub use code::{Code, Error, Result};
 pub use datatype::Datatype;
+#[cfg(feature = "elements")]
+pub use elements::Element;
 pub use request::{
     InferRequest, InferResponse, Parameter, Parameters, RequestedOutput, Sequence, SequenceId, Stage, Timing,
 };

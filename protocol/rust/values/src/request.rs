@@ -123,3 +123,10 @@ pub struct Timing {
     /// Why the batch left when it did, for example `full` or `idle`.
     pub reason: &'static str,
 }
+
+impl InferResponse {
+    /// The output of this name.
+    pub fn output(&self, name: &str) -> Option<&Tensor> {
+        self.outputs.iter().find(|output| output.name == name)
+    }
+}
