@@ -1,11 +1,10 @@
 // The bare transports, with bytes made in advance.
-#include <stdexcept>
-
 #include <curl/curl.h>
 #include <grpcpp/create_channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
+#include <stdexcept>
 
 #include "contender.hpp"
 #include "http_pool.hpp"
@@ -17,7 +16,8 @@ namespace {
 
 std::vector<std::byte> frame_of(std::size_t count) {
     const auto columns = static_cast<std::int64_t>(count);
-    const request request{.model = "echo-fp32", .inputs = {tensor::own<float>("x", {1, columns}, values_of(count))}};
+    const request request{.model = "echo-fp32",
+                          .inputs = {tensor::own<float>("x", {1, columns}, values_of(count))}};
     const auto frame = detail::encode(detail::infer_question{&request, {}}, 1).value();
     std::vector<std::byte> bytes = frame.head;
     for (const auto part : frame.parts) bytes.insert(bytes.end(), part.begin(), part.end());
@@ -52,15 +52,18 @@ contender libcurl(const std::string& url) {
     return {"libcurl", [curl, url](std::size_t count) -> ask {
                 auto bytes = std::make_shared<std::vector<std::byte>>(frame_of(count));
                 const std::shared_ptr<curl_slist> headers(
-                    ::curl_slist_append(::curl_slist_append(nullptr, "Content-Type: application/x-kingpole"), "Expect:"),
+                    ::curl_slist_append(::curl_slist_append(nullptr, "Content-Type: application/x-kingpole"),
+                                        "Expect:"),
                     &::curl_slist_free_all);
                 return [curl, url, bytes, headers] {
                     std::vector<char> body;
                     body.reserve(bytes->size() + 1024);
                     ::curl_easy_setopt(curl.get(), CURLOPT_URL, (url + "/v1/infer").c_str());
                     ::curl_easy_setopt(curl.get(), CURLOPT_HTTPHEADER, headers.get());
-                    ::curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS, reinterpret_cast<const char*>(bytes->data()));
-                    ::curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE_LARGE, static_cast<curl_off_t>(bytes->size()));
+                    ::curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDS,
+                                       reinterpret_cast<const char*>(bytes->data()));
+                    ::curl_easy_setopt(curl.get(), CURLOPT_POSTFIELDSIZE_LARGE,
+                                       static_cast<curl_off_t>(bytes->size()));
                     ::curl_easy_setopt(curl.get(), CURLOPT_WRITEFUNCTION, &collect);
                     ::curl_easy_setopt(curl.get(), CURLOPT_WRITEDATA, &body);
                     ::curl_easy_setopt(curl.get(), CURLOPT_BUFFERSIZE, 512L * 1024);
@@ -76,7 +79,8 @@ contender floor_over_grpc(const std::string& url) {
     ::grpc::ChannelArguments arguments;
     arguments.SetMaxReceiveMessageSize(-1);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    auto channel = ::grpc::CreateCustomChannel(url.substr(7), ::grpc::InsecureChannelCredentials(), arguments);
+    auto channel =
+        ::grpc::CreateCustomChannel(url.substr(7), ::grpc::InsecureChannelCredentials(), arguments);
     auto stub = std::make_shared<::grpc::GenericStub>(channel);
     return {"floor", [stub](std::size_t count) -> ask {
                 const auto bytes = frame_of(count);
@@ -87,13 +91,15 @@ contender floor_over_grpc(const std::string& url) {
                     ::grpc::CompletionQueue queue;
                     ::grpc::ByteBuffer answer;
                     ::grpc::Status status;
-                    auto call = stub->PrepareUnaryCall(&context, "/kingpole.v1.Inference/Infer", *message, &queue);
+                    auto call =
+                        stub->PrepareUnaryCall(&context, "/kingpole.v1.Inference/Infer", *message, &queue);
                     call->StartCall();
                     call->Finish(&answer, &status, nullptr);
                     void* tag = nullptr;
                     bool good = false;
                     queue.Next(&tag, &good);
-                    if (!status.ok()) throw std::runtime_error("the floor was refused: " + status.error_message());
+                    if (!status.ok())
+                        throw std::runtime_error("the floor was refused: " + status.error_message());
                 };
             }};
 }

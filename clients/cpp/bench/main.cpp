@@ -1,10 +1,10 @@
-// bench URL: CPU and latency of one request at a time. One JSON object a line: see protocol/conformance/README.md.
-#include <sys/resource.h>
-
+// bench URL: CPU and latency of one request at a time. One JSON object a line: see
+// protocol/conformance/README.md.
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
 #include <iostream>
+#include <sys/resource.h>
 
 #include <kingpole/grpc.hpp>
 #include <kingpole/kingpole.hpp>
@@ -51,10 +51,12 @@ contender ours(const std::string& url) {
     auto client = std::make_shared<kingpole::client>(grpc::connect(url).value());
     return {"kingpole", [client](std::size_t count) -> ask {
                 const auto columns = static_cast<std::int64_t>(count);
-                request request{.model = "echo-fp32", .inputs = {tensor::own<float>("x", {1, columns}, values_of(count))}};
+                request request{.model = "echo-fp32",
+                                .inputs = {tensor::own<float>("x", {1, columns}, values_of(count))}};
                 return [client, request, count] {
                     const auto answered = client->infer(request).value();
-                    if (answered.as<float>("x").value().size() != count) throw std::runtime_error("another answer");
+                    if (answered.as<float>("x").value().size() != count)
+                        throw std::runtime_error("another answer");
                 };
             }};
 }
@@ -70,7 +72,8 @@ void run(const std::string& url) {
         contenders.push_back(floor_over_http(url));
         contenders.push_back(libcurl(url));
     }
-    for (const auto& [count, requests] : {std::pair{4, 2000}, {1'000, 2000}, {250'000, 200}, {2'500'000, 40}}) {
+    for (const auto& [count, requests] :
+         {std::pair{4, 2000}, {1'000, 2000}, {250'000, 200}, {2'500'000, 40}}) {
         std::vector<ask> asks;
         std::vector<measured> results(contenders.size());
         for (const auto& contender : contenders) {
@@ -78,13 +81,15 @@ void run(const std::string& url) {
             for (int turn = 0; turn < std::max(5, requests / 20); ++turn) asks.back()();
         }
         for (int block = 0; block < blocks; ++block) {
-            for (std::size_t each = 0; each < asks.size(); ++each) measure(asks[each], requests / blocks, results[each]);
+            for (std::size_t each = 0; each < asks.size(); ++each)
+                measure(asks[each], requests / blocks, results[each]);
         }
         for (std::size_t each = 0; each < asks.size(); ++each) {
-            std::printf(R"({"contender": "%s", "bytes": %d, "requests": %d, "cpu_us": %.1f, "p50_us": %.1f, "p99_us": %.1f})"
-                        "\n",
-                        contenders[each].name.c_str(), count * 4, requests, results[each].cpu_us / requests,
-                        quantile(results[each].latencies_us, 0.5), quantile(results[each].latencies_us, 0.99));
+            std::printf(
+                R"({"contender": "%s", "bytes": %d, "requests": %d, "cpu_us": %.1f, "p50_us": %.1f, "p99_us": %.1f})"
+                "\n",
+                contenders[each].name.c_str(), count * 4, requests, results[each].cpu_us / requests,
+                quantile(results[each].latencies_us, 0.5), quantile(results[each].latencies_us, 0.99));
         }
         std::fflush(stdout);
     }

@@ -1,10 +1,9 @@
 // What a user without this client writes.
 #include <cstring>
-#include <stdexcept>
-
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
+#include <stdexcept>
 
 #include "contender.hpp"
 #include "open_inference.grpc.pb.h"
@@ -31,7 +30,8 @@ contender stubs(const std::string& authority) {
                     inference::ModelInferResponse response;
                     ::grpc::ClientContext context;
                     const auto status = stub->ModelInfer(&context, request, &response);
-                    if (!status.ok()) throw std::runtime_error("the stubs were refused: " + status.error_message());
+                    if (!status.ok())
+                        throw std::runtime_error("the stubs were refused: " + status.error_message());
                     std::vector<float> answered(count);
                     const std::string& raw = response.raw_output_contents(0);
                     std::memcpy(answered.data(), raw.data(), std::min(raw.size(), count * sizeof(float)));

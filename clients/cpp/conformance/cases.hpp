@@ -43,8 +43,9 @@ template <class T>
 error bad(const result<T>& result, code expected, const std::string& words, const std::string& what) {
     expect_that(!result.has_value(), what + ": expected " + std::string(name(expected)) + ", got a response");
     const error& came = result.error();
-    expect_that(came.code == expected && came.message.find(words) != std::string::npos,
-                what + ": expected " + std::string(name(expected)) + " with '" + words + "', got " + came.text());
+    expect_that(
+        came.code == expected && came.message.find(words) != std::string::npos,
+        what + ": expected " + std::string(name(expected)) + " with '" + words + "', got " + came.text());
     return came;
 }
 

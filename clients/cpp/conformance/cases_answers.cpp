@@ -1,9 +1,8 @@
 // Cases about what is asked beside tensors, and what is said of servers, models and errors.
 #include <array>
 #include <fstream>
-#include <sstream>
-
 #include <nlohmann/json.hpp>
+#include <sstream>
 
 #include "cases.hpp"
 
@@ -41,9 +40,11 @@ void server(const situation& at) {
     expect_that(good(client.ready("echo-fp32"), "ready(echo-fp32)"), "echo-fp32 is not ready");
     const auto absent = client.ready("absent");
     // Some protocols say no, some that there is none.
-    expect_that(absent ? !*absent : absent.error().code == code::not_found, "ready(absent) is neither false nor NOT_FOUND");
+    expect_that(absent ? !*absent : absent.error().code == code::not_found,
+                "ready(absent) is neither false nor NOT_FOUND");
     const auto info = good(client.server(), "server");
-    expect_that(info.name == "kingpole" && !info.version.empty() && !info.extensions.empty(), "the server's info is not whole");
+    expect_that(info.name == "kingpole" && !info.version.empty() && !info.extensions.empty(),
+                "the server's info is not whole");
     model_metadata_case(client);
 }
 
@@ -55,7 +56,8 @@ void model_metadata_case(client& client) {
     };
     expect_that(metadata.name == "echo-fp32", "metadata of " + metadata.name);
     expect_that(metadata.versions == std::vector<std::string>{"1"}, "other versions than 1");
-    expect_that(is_x(metadata.inputs) && is_x(metadata.outputs), "other inputs or outputs than x FP32 [-1, -1]");
+    expect_that(is_x(metadata.inputs) && is_x(metadata.outputs),
+                "other inputs or outputs than x FP32 [-1, -1]");
     bad(client.metadata("absent"), code::not_found, "absent", "metadata(absent)");
 }
 
@@ -81,7 +83,8 @@ void parameters_case(const situation& at) {
     const auto one = good(client.infer({.model = "twice", .inputs = {x()}, .outputs = {"b"}}), "twice b");
     expect_that(one.outputs.size() == 1, "more outputs than asked for");
     expect_values(one, 0, "b", 2);
-    const auto both = good(client.infer({.model = "twice", .inputs = {x()}, .outputs = {"b", "a"}}), "twice b, a");
+    const auto both =
+        good(client.infer({.model = "twice", .inputs = {x()}, .outputs = {"b", "a"}}), "twice b, a");
     expect_values(both, 0, "b", 2);
     expect_values(both, 1, "a", 1);
 }
@@ -93,7 +96,8 @@ void first_errors(client& client) {
     bad(infer({x()}, "absent"), code::not_found, "absent", "absent");
     bad(infer({tensor::own<std::int64_t>("x", {1, 1}, {1})}), code::invalid_argument, "x", "wrong datatype");
     bad(infer({tensor::own<float>("x", {1, 1, 1}, {1})}), code::invalid_argument, "x", "wrong shape");
-    bad(infer({x(), tensor::own<float>("unheard", {1, 1}, {1})}), code::invalid_argument, "unheard", "unknown input");
+    bad(infer({x(), tensor::own<float>("unheard", {1, 1}, {1})}), code::invalid_argument, "unheard",
+        "unknown input");
     bad(infer({}), code::invalid_argument, "x", "missing input");
 }
 
@@ -141,7 +145,8 @@ void tls(const situation& at) {
     const auto why = bad(refused, code::unavailable, "", "without the authority");
     expect_that(why.message.find("certificate") != std::string::npos ||
                     why.message.find("CERTIFICATE") != std::string::npos ||
-                    why.message.find("SSL") != std::string::npos || why.message.find("handshake") != std::string::npos,
+                    why.message.find("SSL") != std::string::npos ||
+                    why.message.find("handshake") != std::string::npos,
                 "the error does not say why: " + why.message);
 }
 

@@ -13,7 +13,8 @@ request counting(std::int32_t count) {
 
 void expect_value(const response& given, std::int32_t expected) {
     const auto values = good(given.as<std::int32_t>("value"), "value");
-    expect_that(values.size() == 1 && values[0] == expected, "expected the value " + std::to_string(expected));
+    expect_that(values.size() == 1 && values[0] == expected,
+                "expected the value " + std::to_string(expected));
 }
 
 void expect_count(client& client, std::int32_t count) {
@@ -46,7 +47,8 @@ void stream(const situation& at) {
     if (!at.extra.empty()) endless.parameters.emplace("mark", at.extra);
     {
         auto left = good(client.stream(endless), "stream");
-        for (std::int32_t value = 0; value < 2; ++value) expect_value(good(left.next(), "left").value(), value);
+        for (std::int32_t value = 0; value < 2; ++value)
+            expect_value(good(left.next(), "left").value(), value);
     }
     wait_for_file(at.extra, std::chrono::seconds(10));
 

@@ -25,8 +25,8 @@ tensor integers() {
 template <class T>
 tensor floats() {
     using limits = std::numeric_limits<T>;
-    return six<T>({limits::lowest(), limits::max(), limits::quiet_NaN(), limits::infinity(), -limits::infinity(),
-                   static_cast<T>(-0.0)});
+    return six<T>({limits::lowest(), limits::max(), limits::quiet_NaN(), limits::infinity(),
+                   -limits::infinity(), static_cast<T>(-0.0)});
 }
 
 template <class T>
@@ -41,8 +41,8 @@ tensor booleans() {
 }
 
 tensor texts() {
-    static constexpr std::array<std::string_view, 6> values{
-        "", "ünï", std::string_view("\xff\xfe\x00", 3), "a", "\x80", "日本"};
+    static constexpr std::array<std::string_view, 6> values{"",  "ünï",  std::string_view("\xff\xfe\x00", 3),
+                                                            "a", "\x80", "日本"};
     return tensor::strings("x", {2, 3}, values);
 }
 
@@ -61,8 +61,9 @@ std::vector<float> counting(std::size_t elements) {
     return values;
 }
 
-/// Whether a tensor is in the arena, whose first allocation lies at its start. What is there did not travel: no system
-/// counts the bytes that recvmsg and sendmsg move over a Unix socket, so the tensors' places are looked at instead.
+/// Whether a tensor is in the arena, whose first allocation lies at its start. What is there did not travel:
+/// no system counts the bytes that recvmsg and sendmsg move over a Unix socket, so the tensors' places are
+/// looked at instead.
 bool lies_in(const tensor& tensor, const shared_buffer& first, std::size_t arena_bytes) {
     return tensor.data.data() >= first.data.data() && tensor.data.data() < first.data.data() + arena_bytes;
 }
@@ -81,11 +82,12 @@ void datatypes(const situation& at) {
         {"echo-int16", integers<std::int16_t>()},
         {"echo-int32", integers<std::int32_t>()},
         {"echo-int64", integers<std::int64_t>()},
-        {"echo-fp16", six<float16>({of_bits<float16>(0xFBFF), of_bits<float16>(0x7BFF), of_bits<float16>(0x7E01),
-                                    of_bits<float16>(0x7C00), of_bits<float16>(0xFC00), of_bits<float16>(0x8000)})},
-        {"echo-bf16", six<bfloat16>({of_bits<bfloat16>(0xFF7F), of_bits<bfloat16>(0x7F7F), of_bits<bfloat16>(0x7FC1),
-                                     of_bits<bfloat16>(0x7F80), of_bits<bfloat16>(0xFF80),
-                                     of_bits<bfloat16>(0x8000)})},
+        {"echo-fp16",
+         six<float16>({of_bits<float16>(0xFBFF), of_bits<float16>(0x7BFF), of_bits<float16>(0x7E01),
+                       of_bits<float16>(0x7C00), of_bits<float16>(0xFC00), of_bits<float16>(0x8000)})},
+        {"echo-bf16",
+         six<bfloat16>({of_bits<bfloat16>(0xFF7F), of_bits<bfloat16>(0x7F7F), of_bits<bfloat16>(0x7FC1),
+                        of_bits<bfloat16>(0x7F80), of_bits<bfloat16>(0xFF80), of_bits<bfloat16>(0x8000)})},
         {"echo-fp32", floats<float>()},
         {"echo-fp64", floats<double>()},
         {"echo-bytes", texts()}};
@@ -116,8 +118,9 @@ void pipeline(const situation& at) {
         [&](std::size_t index, result<response> response) {
             const auto given = good(std::move(response), "request " + std::to_string(index));
             const auto values = good(given.as<float>("x"), "x");
-            expect_that(values.size() == 2 && values[0] == static_cast<float>(index) && values[1] == values[0] + 0.5F,
-                        "request " + std::to_string(index) + " has another's answer");
+            expect_that(
+                values.size() == 2 && values[0] == static_cast<float>(index) && values[1] == values[0] + 0.5F,
+                "request " + std::to_string(index) + " has another's answer");
             ++answered;
         },
         64);
@@ -137,14 +140,17 @@ void shared_memory(const situation& at) {
     auto memory = good(client.allocate(nbytes), "allocate");
     auto* elements = reinterpret_cast<float*>(memory.data.data());
     std::iota(elements, elements + nbytes / sizeof(float), 0.0F);
-    tensor input = tensor::view<float>("x", {4, nbytes / sizeof(float) / 4}, {elements, nbytes / sizeof(float)});
+    tensor input =
+        tensor::view<float>("x", {4, nbytes / sizeof(float) / 4}, {elements, nbytes / sizeof(float)});
     input.owner = memory.owner;
     // The first answer says how large the outputs are; from then on they are in the arena too.
     for (int turn = 0; turn < 21; ++turn) {
         elements[0] = static_cast<float>(turn);
-        const auto given = good(client.infer({.model = "echo-fp32", .inputs = {input}}), "turn " + std::to_string(turn));
+        const auto given =
+            good(client.infer({.model = "echo-fp32", .inputs = {input}}), "turn " + std::to_string(turn));
         const tensor* output = given.find("x");
-        expect_that(output != nullptr && std::ranges::equal(output->data, input.data), "other bytes came back");
+        expect_that(output != nullptr && std::ranges::equal(output->data, input.data),
+                    "other bytes came back");
         expect_that(turn == 0 || lies_in(*output, memory, arena_bytes),
                     "turn " + std::to_string(turn) + ": the output travelled through the socket");
     }

@@ -24,7 +24,8 @@ int encode_vectors(const std::string& directory, const std::string& out) {
         }
         std::ofstream file(std::filesystem::path(out) / (name + ".bin"), std::ios::binary);
         const auto write = [&](detail::bytes_view bytes) {
-            file.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));
+            file.write(reinterpret_cast<const char*>(bytes.data()),
+                       static_cast<std::streamsize>(bytes.size()));
         };
         write(frame->head);
         std::ranges::for_each(frame->parts, write);

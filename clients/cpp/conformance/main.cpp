@@ -35,14 +35,16 @@ void expect_echo(client& client, std::vector<float> values) {
     const tensor input = x(std::move(values));
     const auto answered = good(client.infer({.model = "echo-fp32", .inputs = {input}}), "echo-fp32");
     const auto* output = answered.find("x");
-    expect_that(output != nullptr && std::ranges::equal(output->data, input.data), "echo-fp32 gave back other bytes");
+    expect_that(output != nullptr && std::ranges::equal(output->data, input.data),
+                "echo-fp32 gave back other bytes");
 }
 
 void wait_for_file(const std::string& path, std::chrono::seconds limit) {
     if (path.empty()) return;
     const auto until = std::chrono::steady_clock::now() + limit;
     while (!std::filesystem::exists(path)) {
-        expect_that(std::chrono::steady_clock::now() < until, "nothing heard of it: " + path + " is not there");
+        expect_that(std::chrono::steady_clock::now() < until,
+                    "nothing heard of it: " + path + " is not there");
         std::this_thread::sleep_for(std::chrono::milliseconds(20));
     }
 }
@@ -56,14 +58,22 @@ using kingpole::conformance::situation;
 const std::map<std::string, void (*)(const situation&)>& cases() {
     namespace each = kingpole::conformance;
     static const std::map<std::string, void (*)(const situation&)> all{
-        {"server", each::server},           {"datatypes", each::datatypes},
-        {"shapes", each::shapes},           {"parameters", each::parameters_case},
-        {"errors", each::errors},           {"deadline", each::deadline},
-        {"cancel", each::cancel},           {"stream", each::stream},
-        {"sequence", each::sequence_case},  {"pipeline", each::pipeline},
-        {"large", each::large},             {"killed", each::killed},
-        {"hostile", each::hostile},         {"open-inference", each::open_inference},
-        {"tls", each::tls},                 {"token", each::token},
+        {"server", each::server},
+        {"datatypes", each::datatypes},
+        {"shapes", each::shapes},
+        {"parameters", each::parameters_case},
+        {"errors", each::errors},
+        {"deadline", each::deadline},
+        {"cancel", each::cancel},
+        {"stream", each::stream},
+        {"sequence", each::sequence_case},
+        {"pipeline", each::pipeline},
+        {"large", each::large},
+        {"killed", each::killed},
+        {"hostile", each::hostile},
+        {"open-inference", each::open_inference},
+        {"tls", each::tls},
+        {"token", each::token},
         {"shared-memory", each::shared_memory}};
     return all;
 }

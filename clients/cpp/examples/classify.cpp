@@ -1,6 +1,7 @@
 // Classify a picture with the demo model: classify PICTURE.ppm [URL [LABELS]]
 //
-// The picture is a binary PPM (P6): every tool that knows pictures writes one, and C++ needs no library to read it.
+// The picture is a binary PPM (P6): every tool that knows pictures writes one, and C++ needs no library to
+// read it.
 #include <algorithm>
 #include <cstdio>
 #include <fstream>

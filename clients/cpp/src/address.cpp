@@ -22,9 +22,7 @@ constexpr std::array<known_scheme, 5> schemes{{{"http", scheme::http, 80},
                                                {"frame", scheme::frame, 8000}}};
 constexpr std::size_t longest_socket_path = 107;
 
-error invalid(std::string message) {
-    return {.code = code::invalid_argument, .message = std::move(message)};
-}
+error invalid(std::string message) { return {.code = code::invalid_argument, .message = std::move(message)}; }
 
 error unreadable(std::string_view url, std::string_view why) {
     return invalid("the address '" + std::string(url) + "' " + std::string(why));
@@ -93,11 +91,13 @@ result<address> parse_address(std::string_view url) {
                             ? schemes.end()
                             : std::ranges::find(schemes, url.substr(0, colon), &known_scheme::name);
     if (known == schemes.end()) {
-        return unreadable(url, "is none of http://host:port, https://, grpc://, grpcs://, frame://, unix:/path");
+        return unreadable(url,
+                          "is none of http://host:port, https://, grpc://, grpcs://, frame://, unix:/path");
     }
     address to{known->scheme, {}, known->port, {}, {}};
     const std::string_view rest = url.substr(colon + 3);
-    if (rest.find_first_of("?#") != std::string_view::npos) return unreadable(url, "may have no query or fragment");
+    if (rest.find_first_of("?#") != std::string_view::npos)
+        return unreadable(url, "may have no query or fragment");
     const std::size_t slash = rest.find('/');
     if (auto read = read_authority(url, rest.substr(0, slash), to); !read) return std::move(read).error();
     if (slash != std::string_view::npos) {
@@ -114,7 +114,8 @@ result<address> parse_address(std::string_view url) {
 result<void> check_options(const address& address, const options& options) {
     if (!options.token.empty()) {
         if (!address.is_http() && !address.is_grpc()) {
-            return invalid("a token cannot travel over " + address.text() + ": use http, https, grpc or grpcs");
+            return invalid("a token cannot travel over " + address.text() +
+                           ": use http, https, grpc or grpcs");
         }
         if (!std::ranges::all_of(options.token, [](char each) { return each >= ' ' && each < 127; })) {
             return invalid("the token has characters that cannot stand in a header");
@@ -127,7 +128,8 @@ result<void> check_options(const address& address, const options& options) {
         return invalid("memory is shared over Unix sockets only, not over " + address.text());
     }
     if (options.timeout && options.timeout->count() <= 0) {
-        return invalid("the timeout is " + std::to_string(options.timeout->count()) + " us, it must be above 0");
+        return invalid("the timeout is " + std::to_string(options.timeout->count()) +
+                       " us, it must be above 0");
     }
     return {};
 }

@@ -1,11 +1,10 @@
 #include "arena.hpp"
 
+#include <cerrno>
+#include <cstring>
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 
 namespace kingpole::detail {
 
@@ -24,7 +23,8 @@ constexpr std::size_t rounded(std::size_t nbytes) noexcept {
     return nbytes == 0 ? frame_alignment : nbytes + padding_after(nbytes);
 }
 
-/// Requests of one key have outputs of the same sizes, or so we hope: a wrong guess costs a copy, nothing else.
+/// Requests of one key have outputs of the same sizes, or so we hope: a wrong guess costs a copy, nothing
+/// else.
 std::string key_of(const request& request) {
     std::string key = request.model + '\0' + request.version.value_or("");
     for (const auto& output : request.outputs) key += '\0' + output;
@@ -137,13 +137,15 @@ void arena::give_back(std::size_t offset, std::size_t nbytes) {
 std::optional<std::size_t> arena::offset_of(bytes_view data) const noexcept {
     const auto start = reinterpret_cast<std::uintptr_t>(bytes_.data());
     const auto at = reinterpret_cast<std::uintptr_t>(data.data());
-    if (data.empty() || at < start || at - start > size() - std::min(size(), data.size())) return std::nullopt;
+    if (data.empty() || at < start || at - start > size() - std::min(size(), data.size()))
+        return std::nullopt;
     if (data.size() > size()) return std::nullopt;
     return at - start;
 }
 
 placement arena::place(const request& request) {
-    placement placement{.memory = shared_from_this(), .inputs = {}, .outputs = {}, .kept = {}, .key = key_of(request)};
+    placement placement{
+        .memory = shared_from_this(), .inputs = {}, .outputs = {}, .kept = {}, .key = key_of(request)};
     for (std::size_t index = 0; index < request.inputs.size(); ++index) {
         const tensor& input = request.inputs[index];
         auto offset = offset_of(input.data);

@@ -1,7 +1,7 @@
 // Memory shared with a server on this machine: tensors lie in it and do not travel through the socket.
 //
-// Knows no socket. One arena belongs to one connection and ends with it: a server may go on writing to the memory of
-// a connection that has broken, so what was placed there is not used for another.
+// Knows no socket. One arena belongs to one connection and ends with it: a server may go on writing to the
+// memory of a connection that has broken, so what was placed there is not used for another.
 //
 // Source: protocol/spec/shared-memory.md
 #pragma once
@@ -47,7 +47,8 @@ struct placement {
     std::string key;
 
     /// Return an output that the server says is there; nothing if it was not asked for there.
-    [[nodiscard]] std::optional<block> find(std::uint32_t arena, std::uint64_t offset, std::uint64_t nbytes) const;
+    [[nodiscard]] std::optional<block> find(std::uint32_t arena, std::uint64_t offset,
+                                            std::uint64_t nbytes) const;
 
     /// Remember how large the outputs were, for the next request like this one; null: it failed.
     void learn(const response* response) const;

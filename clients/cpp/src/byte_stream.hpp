@@ -24,9 +24,10 @@ class byte_stream {
     /// Wait for bytes; 0 at the end.
     [[nodiscard]] virtual result<std::size_t> read(std::span<std::byte> into, const deadline& deadline) = 0;
 
-    /// Write all buffers, one after another. They are gathered by the system, not copied, where there is no TLS. An
-    /// error is `unsent` if nothing was written.
-    [[nodiscard]] virtual result<void> write(std::span<const bytes_view> buffers, const deadline& deadline) = 0;
+    /// Write all buffers, one after another. They are gathered by the system, not copied, where there is no
+    /// TLS. An error is `unsent` if nothing was written.
+    [[nodiscard]] virtual result<void> write(std::span<const bytes_view> buffers,
+                                             const deadline& deadline) = 0;
 
     /// Return whether an idle connection was closed by the server: then nothing has been sent yet.
     [[nodiscard]] virtual bool is_dead() = 0;
@@ -45,7 +46,8 @@ class trust;
 [[nodiscard]] result<std::shared_ptr<trust>> make_trust(const std::string& root_certificates);
 
 /// Connect; with TLS where there is a trust. Errors are `unsent`.
-[[nodiscard]] result<std::unique_ptr<byte_stream>> open_stream(const address& address, const deadline& deadline,
+[[nodiscard]] result<std::unique_ptr<byte_stream>> open_stream(const address& address,
+                                                               const deadline& deadline,
                                                                const std::shared_ptr<trust>& trust);
 
 /// Return the frame's buffers, in order.

@@ -1,8 +1,8 @@
 // The client: checks what is asked, keeps time, asks again where that is safe. Knows no transport.
-#include <kingpole/client.hpp>
-
 #include <deque>
 #include <thread>
+
+#include <kingpole/client.hpp>
 
 #include "http_transport.hpp"
 #include "socket_transport.hpp"
@@ -18,9 +18,11 @@ deadline ask_deadline() { return detail::clock::now() + detail::ask_timeout; }
 /// Whether it is certain that nothing has run, and when to come back.
 std::optional<std::chrono::milliseconds> pause_before_retry(const error& failure, const retry& retry) {
     const std::chrono::milliseconds said(failure.retry_after_ms);
-    if (failure.code == code::resource_exhausted && said.count() > 0 && said <= retry.longest_pause) return said;
+    if (failure.code == code::resource_exhausted && said.count() > 0 && said <= retry.longest_pause)
+        return said;
     constexpr std::chrono::milliseconds reconnect_pause{50};
-    if (failure.code == code::unavailable && failure.unsent) return std::min(reconnect_pause, retry.longest_pause);
+    if (failure.code == code::unavailable && failure.unsent)
+        return std::min(reconnect_pause, retry.longest_pause);
     return std::nullopt;
 }
 
@@ -122,14 +124,16 @@ result<client> client::connect(std::string_view url, options options) {
     return client(*std::move(transport), std::move(options));
 }
 
-result<std::unique_ptr<detail::transport>> detail::make_transport(const address& address, const options& options) {
+result<std::unique_ptr<detail::transport>> detail::make_transport(const address& address,
+                                                                  const options& options) {
     if (address.is_grpc()) {
-        return error{.code = code::unimplemented,
-                     .message = address.text() + " needs the component kingpole::grpc: kingpole::grpc::connect"};
+        return error{
+            .code = code::unimplemented,
+            .message = address.text() + " needs the component kingpole::grpc: kingpole::grpc::connect"};
     }
     if (!address.is_http()) {
-        return std::unique_ptr<transport>(
-            std::make_unique<socket_transport>(address, options.max_frame_bytes, options.shared_memory_bytes));
+        return std::unique_ptr<transport>(std::make_unique<socket_transport>(address, options.max_frame_bytes,
+                                                                             options.shared_memory_bytes));
     }
     std::shared_ptr<trust> trusted;
     if (address.secure()) {
@@ -137,8 +141,8 @@ result<std::unique_ptr<detail::transport>> detail::make_transport(const address&
         if (!made) return std::move(made).error();
         trusted = *std::move(made);
     }
-    return std::unique_ptr<transport>(
-        std::make_unique<http_transport>(address, options.token, std::move(trusted), options.max_frame_bytes));
+    return std::unique_ptr<transport>(std::make_unique<http_transport>(
+        address, options.token, std::move(trusted), options.max_frame_bytes));
 }
 
 result<response> client::infer(const request& request, std::stop_token stop) {
@@ -166,9 +170,11 @@ void client::infer_many(std::span<const request> requests,
                         const std::function<void(std::size_t, result<response>)>& each, std::size_t in_flight,
                         std::stop_token stop) {
     std::size_t next = 0;
-    infer_many([&]() -> std::optional<request> {
-        return next < requests.size() ? std::optional(requests[next++]) : std::nullopt;
-    }, each, in_flight, std::move(stop));
+    infer_many(
+        [&]() -> std::optional<request> {
+            return next < requests.size() ? std::optional(requests[next++]) : std::nullopt;
+        },
+        each, in_flight, std::move(stop));
 }
 
 void client::infer_many(const std::function<std::optional<request>()>& make,
@@ -209,7 +215,8 @@ result<bool> client::live() { return transport_->live(ask_deadline()); }
 result<bool> client::ready() { return ready({}); }
 
 result<bool> client::ready(std::string_view model, std::string_view version) {
-    auto answer = transport_->ask(detail::ready_question{std::string(model), std::string(version)}, ask_deadline());
+    auto answer =
+        transport_->ask(detail::ready_question{std::string(model), std::string(version)}, ask_deadline());
     auto said = detail::expect<detail::readiness>(std::move(answer));
     if (said) return said->ready;
     if (said.error().code == code::unavailable) return false;

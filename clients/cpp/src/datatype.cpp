@@ -71,7 +71,8 @@ float16::float16(float value) noexcept {
         const std::uint32_t kept = mantissa >> shift;
         const std::uint32_t lost = mantissa & ((1U << shift) - 1);
         const std::uint32_t half = 1U << (shift - 1);
-        bits = static_cast<std::uint16_t>(sign | (kept + (lost > half || (lost == half && (kept & 1)) ? 1 : 0)));
+        bits =
+            static_cast<std::uint16_t>(sign | (kept + (lost > half || (lost == half && (kept & 1)) ? 1 : 0)));
     }
 }
 

@@ -1,4 +1,5 @@
-// Frames to answers. The header is verified: offsets and lengths lie within it. What it says need not be true.
+// Frames to answers. The header is verified: offsets and lengths lie within it. What it says need not be
+// true.
 #include "arena.hpp"
 #include "generated/kingpole_generated.h"
 #include "messages.hpp"
@@ -12,7 +13,8 @@ error malformed(std::string message) {
     return {.code = code::invalid_argument, .message = std::move(message)};
 }
 
-/// Reads texts, and remembers whether one of them was not UTF-8, which flatbuffers' verifier does not look at.
+/// Reads texts, and remembers whether one of them was not UTF-8, which flatbuffers' verifier does not look
+/// at.
 class texts {
   public:
     std::string read(const flatbuffers::String* text) {
@@ -73,14 +75,16 @@ result<parameters> read_parameters(texts& texts, const parameter_vector* from) {
     return read;
 }
 
-result<void> locate(const wire::Tensor& from, const received_frame& frame, const placement* placement, tensor& to) {
+result<void> locate(const wire::Tensor& from, const received_frame& frame, const placement* placement,
+                    tensor& to) {
     if (from.location() != wire::Location::INLINE) {
         const auto placed = placement == nullptr || from.location() != wire::Location::SHARED
                                 ? std::nullopt
                                 : placement->find(from.payload(), from.offset(), from.nbytes());
         if (!placed) {
-            return error{.code = code::unimplemented,
-                         .message = "output '" + to.name + "' is neither in the frame nor where it was asked for"};
+            return error{
+                .code = code::unimplemented,
+                .message = "output '" + to.name + "' is neither in the frame nor where it was asked for"};
         }
         to.data = placed->bytes;
         to.owner = placed->owner;
@@ -117,7 +121,8 @@ result<answer> read_response(const wire::Response& from, const received_frame& f
             tensor output;
             output.name = texts.read(each->name());
             if (output.name.empty()) output.name = std::to_string(to.outputs.size());
-            if (to.find(output.name) != nullptr) return malformed("output '" + output.name + "' is there twice");
+            if (to.find(output.name) != nullptr)
+                return malformed("output '" + output.name + "' is there twice");
             output.datatype = static_cast<datatype>(each->datatype());
             if (each->shape() != nullptr) output.shape.assign(each->shape()->begin(), each->shape()->end());
             if (auto located = locate(*each, frame, placement, output); !located) {
@@ -172,9 +177,9 @@ result<answer> read_metadata(const wire::Metadata& from) {
     if (!inputs) return std::move(inputs).error();
     auto outputs = read_specs(texts, from.outputs());
     if (!outputs) return std::move(outputs).error();
-    model_metadata to{texts.read(from.name()),     read_texts(texts, from.versions()),
-                      texts.read(from.platform()), *std::move(inputs),
-                      *std::move(outputs),         from.max_batch_size(),
+    model_metadata to{texts.read(from.name()),       read_texts(texts, from.versions()),
+                      texts.read(from.platform()),   *std::move(inputs),
+                      *std::move(outputs),           from.max_batch_size(),
                       texts.read(from.description())};
     if (!texts.good()) return malformed("a text of the metadata is not UTF-8");
     return answer(std::move(to));

@@ -18,9 +18,7 @@ using text_offset = offset<flatbuffers::String>;
 constexpr std::size_t most_tensors = 1024;
 constexpr std::size_t most_parameters = 256;
 
-error invalid(std::string message) {
-    return {.code = code::invalid_argument, .message = std::move(message)};
-}
+error invalid(std::string message) { return {.code = code::invalid_argument, .message = std::move(message)}; }
 
 text_offset text(builder& to, std::string_view text) {
     return text.empty() ? text_offset() : to.CreateString(text.data(), text.size());
@@ -140,10 +138,10 @@ result<outgoing_frame> write_request(builder& to, const infer_question& question
     const auto* number = request.sequence ? std::get_if<std::uint64_t>(&request.sequence->id) : nullptr;
     const auto sequence_name = words == nullptr ? text_offset() : text(to, *words);
     const auto timeout_us = static_cast<std::uint64_t>(question.timeout ? question.timeout->count() : 0);
-    const auto table = wire::CreateRequest(
-        to, model, version, id, timeout_us, request.priority, inputs, outputs, parameters,
-        number == nullptr ? 0 : *number, sequence_name, request.sequence && request.sequence->start,
-        request.sequence && request.sequence->end);
+    const auto table = wire::CreateRequest(to, model, version, id, timeout_us, request.priority, inputs,
+                                           outputs, parameters, number == nullptr ? 0 : *number,
+                                           sequence_name, request.sequence && request.sequence->start,
+                                           request.sequence && request.sequence->end);
     return finish(to, wire::Message::Request, table.Union(), exchange, payloads);
 }
 
@@ -151,7 +149,8 @@ bool is_text(const std::optional<std::string>& words) { return !words || is_utf8
 
 result<void> check_parameters(const parameters& parameters) {
     if (parameters.size() > most_parameters) {
-        return invalid("the request has " + std::to_string(parameters.size()) + " parameters, the most is 256");
+        return invalid("the request has " + std::to_string(parameters.size()) +
+                       " parameters, the most is 256");
     }
     for (const auto& [name, value] : parameters) {
         const auto* words = std::get_if<std::string>(&value);

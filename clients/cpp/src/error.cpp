@@ -66,7 +66,8 @@ namespace detail {
 
 error error_of_number(std::uint32_t number, std::string message) {
     for (const auto& [known, text] : names) {
-        if (static_cast<std::uint32_t>(known) == number) return {.code = known, .message = std::move(message)};
+        if (static_cast<std::uint32_t>(known) == number)
+            return {.code = known, .message = std::move(message)};
     }
     return {.code = code::internal,
             .message = "unknown code " + std::to_string(number) + ": " + std::move(message)};

@@ -19,8 +19,9 @@ bool goes_on(const answer& answer) {
 answer one_response(answer answer) {
     const auto* given = std::get_if<response>(&answer);
     if (given == nullptr || given->stage == stage::only) return answer;
-    return error{.code = code::unimplemented,
-                 .message = "model '" + given->model + "' answers a request with any number of responses: use stream"};
+    return error{
+        .code = code::unimplemented,
+        .message = "model '" + given->model + "' answers a request with any number of responses: use stream"};
 }
 
 }  // namespace
@@ -83,7 +84,8 @@ result<std::optional<std::uint64_t>> exchanges::answer(const received_frame& fra
     std::shared_ptr<const placement> placement;
     {
         const std::lock_guard lock(mutex_);
-        if (const auto found = open_.find(exchange); found != open_.end()) placement = found->second.placement;
+        if (const auto found = open_.find(exchange); found != open_.end())
+            placement = found->second.placement;
     }
     detail::answer answer = decode_or_error(frame, placement.get());
     if (placement && !goes_on(answer)) placement->learn(std::get_if<response>(&answer));

@@ -1,7 +1,7 @@
 // Questions on a stream that wait for their answers. Knows no socket.
 //
-// Every exchange begun is answered exactly once: by its frame, by the end of its stream, or by being given up. No more
-// requests are open than the server has granted: one, and what its Credit messages say.
+// Every exchange begun is answered exactly once: by its frame, by the end of its stream, or by being given
+// up. No more requests are open than the server has granted: one, and what its Credit messages say.
 #pragma once
 
 #include <condition_variable>
@@ -37,8 +37,8 @@ class exchanges {
     /// Stop waiting for an exchange; returns whether it was waited for, and so is to be cancelled.
     [[nodiscard]] bool give_up(std::uint64_t exchange);
 
-    /// Hand a received frame to whom it belongs; returns an exchange to cancel, if there is one. An error means that
-    /// the stream cannot go on.
+    /// Hand a received frame to whom it belongs; returns an exchange to cancel, if there is one. An error
+    /// means that the stream cannot go on.
     [[nodiscard]] result<std::optional<std::uint64_t>> answer(const received_frame& frame);
 
     /// End the stream: everything that waits, and everything later, fails.

@@ -97,8 +97,8 @@ void view_payloads(received_frame& frame, bytes_view body) {
 
 result<aligned_memory> allocate_aligned(std::size_t nbytes) {
     constexpr std::align_val_t alignment{frame_alignment};
-    auto* memory = static_cast<std::byte*>(
-        ::operator new(std::max(nbytes, std::size_t{1}), alignment, std::nothrow));
+    auto* memory =
+        static_cast<std::byte*>(::operator new(std::max(nbytes, std::size_t{1}), alignment, std::nothrow));
     if (memory == nullptr) {
         return error{.code = code::resource_exhausted,
                      .message = "no memory for " + std::to_string(nbytes) + " bytes"};
@@ -161,7 +161,9 @@ result<received_frame> split_frame(bytes_view body, std::shared_ptr<const void> 
 }
 
 frame_assembler::frame_assembler(std::uint64_t limit)
-    : limit_(limit), prelude_(std::make_unique<std::byte[]>(prelude_bytes)), target_(prelude_.get(), prelude_bytes) {}
+    : limit_(limit),
+      prelude_(std::make_unique<std::byte[]>(prelude_bytes)),
+      target_(prelude_.get(), prelude_bytes) {}
 
 result<void> frame_assembler::filled(std::size_t nbytes, std::vector<received_frame>& frames) {
     have_ += nbytes;

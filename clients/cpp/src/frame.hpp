@@ -1,7 +1,7 @@
 // Where header and payloads lie in a frame, and how pieces of a stream become frames.
 //
-// Knows no socket, and of the schema only the payloads' lengths: bytes in, frames out. `frame_assembler` hands out
-// the memory that the next bytes belong in, so that a socket can receive straight into place.
+// Knows no socket, and of the schema only the payloads' lengths: bytes in, frames out. `frame_assembler`
+// hands out the memory that the next bytes belong in, so that a socket can receive straight into place.
 //
 // Source: protocol/spec/frame.md
 #pragma once

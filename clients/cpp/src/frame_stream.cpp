@@ -29,7 +29,8 @@ result<std::shared_ptr<slot>> frame_stream::start(const question& asked, const d
                      .unsent = true};
     }
     slot->set_give_up([weak = weak_from_this(), exchange = exchange] {
-        if (const auto stream = weak.lock(); stream && stream->exchanges_.give_up(exchange)) stream->cancel(exchange);
+        if (const auto stream = weak.lock(); stream && stream->exchanges_.give_up(exchange))
+            stream->cancel(exchange);
     });
     auto sent = send(*std::move(frame), inference == nullptr ? nullptr : inference->asked, deadline);
     if (!sent) return std::move(sent).error();
@@ -57,7 +58,8 @@ answer stream_transport::infer(const infer_question& asked, const deadline& dead
     return (*slot)->take(deadline, std::move(stop));
 }
 
-result<std::shared_ptr<slot>> stream_transport::submit(const infer_question& asked, const deadline& deadline) {
+result<std::shared_ptr<slot>> stream_transport::submit(const infer_question& asked,
+                                                       const deadline& deadline) {
     auto stream = connected(deadline);
     if (!stream) return std::move(stream).error();
     return (*stream)->start(asked, deadline, {});

@@ -24,16 +24,16 @@ class frame_stream : public std::enable_shared_from_this<frame_stream> {
     /// True once nothing more can be asked here.
     [[nodiscard]] bool failed() const { return exchanges_.failed(); }
 
-    /// End it; what waits is answered with the failure. Returns once nothing of it runs any more, but in the thread
-    /// that reads it.
+    /// End it; what waits is answered with the failure. Returns once nothing of it runs any more, but in the
+    /// thread that reads it.
     virtual void end(const error& failure) = 0;
 
     /// The memory shared with the server; null without.
     [[nodiscard]] const std::shared_ptr<arena>& memory() const noexcept { return memory_; }
 
   protected:
-    /// Send a frame. Its parts may be the caller's: they are not read after this returns. `request` is what they
-    /// belong to, null for what has no parts.
+    /// Send a frame. Its parts may be the caller's: they are not read after this returns. `request` is what
+    /// they belong to, null for what has no parts.
     [[nodiscard]] virtual result<void> send(outgoing_frame frame, const request* request,
                                             const deadline& deadline) = 0;
 
@@ -49,7 +49,8 @@ class frame_stream : public std::enable_shared_from_this<frame_stream> {
 /// A stream to a server, opened when first needed and again after it has ended.
 class stream_transport : public transport {
   public:
-    [[nodiscard]] answer infer(const infer_question& asked, const deadline& deadline, std::stop_token stop) override;
+    [[nodiscard]] answer infer(const infer_question& asked, const deadline& deadline,
+                               std::stop_token stop) override;
     [[nodiscard]] result<std::shared_ptr<slot>> submit(const infer_question& asked,
                                                        const deadline& deadline) override;
     [[nodiscard]] answer ask(const question& asked, const deadline& deadline) override;

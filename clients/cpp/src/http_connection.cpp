@@ -43,7 +43,9 @@ result<std::uint64_t> parse_length(std::string_view text, int base) {
     return length;
 }
 
-bool is_chunked(const http_head& head) { return lower(head.header("transfer-encoding")).ends_with("chunked"); }
+bool is_chunked(const http_head& head) {
+    return lower(head.header("transfer-encoding")).ends_with("chunked");
+}
 
 }  // namespace
 
@@ -129,7 +131,8 @@ result<void> http_connection::more(const deadline& deadline) {
     rest_.resize(have + (received ? *received : 0));
     if (!received) return std::move(received).error();
     if (*received == 0) {
-        return error{.code = code::unavailable, .message = name_ + " closed the connection before it had answered"};
+        return error{.code = code::unavailable,
+                     .message = name_ + " closed the connection before it had answered"};
     }
     return {};
 }
@@ -138,7 +141,8 @@ result<http_head> http_connection::receive_head(const deadline& deadline) {
     std::size_t end = 0;
     for (std::size_t from = 0; (end = rest_.find("\r\n\r\n", from)) == std::string::npos;) {
         if (rest_.size() > max_head_bytes) {
-            return nonsense("the answer's headers have more than " + std::to_string(max_head_bytes) + " bytes");
+            return nonsense("the answer's headers have more than " + std::to_string(max_head_bytes) +
+                            " bytes");
         }
         from = rest_.size() < 3 ? 0 : rest_.size() - 3;
         if (auto read = more(deadline); !read) return std::move(read).error();
@@ -190,7 +194,8 @@ result<void> http_connection::receive_into(std::span<std::byte> into, const dead
         auto received = stream_->read(into, deadline);
         if (!received) return std::move(received).error();
         if (*received == 0) {
-            return error{.code = code::unavailable, .message = name_ + " closed the connection within its answer"};
+            return error{.code = code::unavailable,
+                         .message = name_ + " closed the connection within its answer"};
         }
         into = into.subspan(*received);
     }
@@ -201,7 +206,8 @@ result<http_answer> http_connection::receive_body(std::uint64_t nbytes, const de
     if (nbytes > limit_) return too_long(nbytes, limit_);
     auto memory = allocate_aligned(nbytes);
     if (!memory) return std::move(memory).error();
-    if (auto received = receive_into(memory->bytes(), deadline); !received) return std::move(received).error();
+    if (auto received = receive_into(memory->bytes(), deadline); !received)
+        return std::move(received).error();
     return http_answer{{}, memory->bytes(), memory->owner};
 }
 

@@ -48,7 +48,8 @@ std::string http_pool::head(const http_request& request) const {
     return head;
 }
 
-result<http_answer> http_pool::exchange(const http_request& request, const deadline& deadline, std::stop_token stop) {
+result<http_answer> http_pool::exchange(const http_request& request, const deadline& deadline,
+                                        std::stop_token stop) {
     auto connection = borrow(deadline);
     if (!connection) return std::move(connection).error();
     result<http_answer> answer = [&]() -> result<http_answer> {

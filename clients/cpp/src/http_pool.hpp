@@ -13,7 +13,8 @@ class http_pool {
   public:
     http_pool(address address, std::string token, std::shared_ptr<trust> trust, std::uint64_t limit);
 
-    /// Send one request on an idle connection or a new one. Nothing is ever sent twice. A stop ends the connection.
+    /// Send one request on an idle connection or a new one. Nothing is ever sent twice. A stop ends the
+    /// connection.
     [[nodiscard]] result<http_answer> exchange(const http_request& request, const deadline& deadline,
                                                std::stop_token stop);
 
@@ -24,7 +25,8 @@ class http_pool {
     };
 
     /// Send one request; the connection is to be given back.
-    [[nodiscard]] result<begun> begin(const http_request& request, const deadline& deadline, std::stop_token stop);
+    [[nodiscard]] result<begun> begin(const http_request& request, const deadline& deadline,
+                                      std::stop_token stop);
 
     /// Take a connection back; one that cannot be used again is closed.
     void give_back(std::unique_ptr<http_connection> connection);

@@ -9,17 +9,22 @@ namespace {
 /// The answer to one request, on a connection lent for it.
 class http_source final : public source {
   public:
-    http_source(std::shared_ptr<http_pool> pool, std::unique_ptr<http_connection> connection, deadline deadline,
-                std::stop_token stop)
-        : pool_(std::move(pool)), connection_(std::move(connection)), assembler_(pool_->limit()), deadline_(deadline),
-          stop_(std::move(stop)), on_stop_(std::in_place, stop_, shutter{&connection_->stream()}) {}
+    http_source(std::shared_ptr<http_pool> pool, std::unique_ptr<http_connection> connection,
+                deadline deadline, std::stop_token stop)
+        : pool_(std::move(pool)),
+          connection_(std::move(connection)),
+          assembler_(pool_->limit()),
+          deadline_(deadline),
+          stop_(std::move(stop)),
+          on_stop_(std::in_place, stop_, shutter{&connection_->stream()}) {}
 
     answer next() override {
         while (next_ == frames_.size()) {
             frames_.clear();
             next_ = 0;
             auto piece = connection_->piece(deadline_);
-            if (stop_.stop_requested()) return error{.code = code::cancelled, .message = "the caller gave up"};
+            if (stop_.stop_requested())
+                return error{.code = code::cancelled, .message = "the caller gave up"};
             if (!piece) return std::move(piece).error();
             if (!*piece) {
                 return error{.code = code::unavailable,
@@ -86,8 +91,9 @@ answer other_answer(const http_answer& received, std::uint64_t limit) {
 }  // namespace
 
 error frames_unknown() {
-    return {.code = code::unimplemented,
-            .message = "this server takes no frames, and so gives one response to a request at most: use infer"};
+    return {
+        .code = code::unimplemented,
+        .message = "this server takes no frames, and so gives one response to a request at most: use infer"};
 }
 
 result<std::unique_ptr<source>> open_http_source(std::shared_ptr<http_pool> pool, const http_request& request,

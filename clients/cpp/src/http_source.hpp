@@ -11,7 +11,8 @@ namespace kingpole::detail {
 
 /// Send a request, and read the head of what answers it.
 [[nodiscard]] result<std::unique_ptr<source>> open_http_source(std::shared_ptr<http_pool> pool,
-                                                               const http_request& request, const deadline& deadline,
+                                                               const http_request& request,
+                                                               const deadline& deadline,
                                                                std::stop_token stop);
 
 }  // namespace kingpole::detail

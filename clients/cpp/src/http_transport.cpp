@@ -16,7 +16,8 @@ answer read_infer_answer(const http_answer& received, std::uint64_t limit) {
                           received.text(8).starts_with("KINGPOL");
     if (!is_frame) {
         if (received.head.status != 200) return error_of_answer(received);
-        return error{.code = code::internal, .message = "the server answered with something else than a frame"};
+        return error{.code = code::internal,
+                     .message = "the server answered with something else than a frame"};
     }
     auto frame = split_frame(received.body, received.owner, limit);
     if (!frame) return as_servers_fault(std::move(frame).error());
@@ -49,7 +50,8 @@ class either_stop {
 
 }  // namespace
 
-http_transport::http_transport(address address, std::string token, std::shared_ptr<trust> trust, std::uint64_t limit)
+http_transport::http_transport(address address, std::string token, std::shared_ptr<trust> trust,
+                               std::uint64_t limit)
     : pool_(std::make_shared<http_pool>(std::move(address), std::move(token), std::move(trust), limit)) {}
 
 http_transport::~http_transport() { http_transport::close(); }
@@ -102,7 +104,8 @@ result<std::shared_ptr<slot>> http_transport::submit(const infer_question& asked
         waiting->release();
         waiting->resolve(std::move(answered));
     });
-    if (idle_threads_ < work_.size() && threads_.size() < most_threads) threads_.emplace_back([this] { work(); });
+    if (idle_threads_ < work_.size() && threads_.size() < most_threads)
+        threads_.emplace_back([this] { work(); });
     work_changed_.notify_one();
     return waiting;
 }
@@ -176,14 +179,7 @@ void http_transport::close() {
     all_.request_stop();
     pool_->close();
     work_changed_.notify_all();
-    for (auto& each : threads) {
-        // A callback may be what closes the client.
-        if (each.get_id() == std::this_thread::get_id()) {
-            each.detach();
-        } else {
-            each.join();
-        }
-    }
+    for (auto& each : threads) each.join();
 }
 
 }  // namespace kingpole::detail

@@ -21,7 +21,8 @@ class http_transport final : public transport {
     http_transport(address address, std::string token, std::shared_ptr<trust> trust, std::uint64_t limit);
     ~http_transport() override;
 
-    [[nodiscard]] answer infer(const infer_question& asked, const deadline& deadline, std::stop_token stop) override;
+    [[nodiscard]] answer infer(const infer_question& asked, const deadline& deadline,
+                               std::stop_token stop) override;
     [[nodiscard]] result<std::shared_ptr<slot>> submit(const infer_question& asked,
                                                        const deadline& deadline) override;
     [[nodiscard]] result<std::unique_ptr<source>> open(const infer_question& asked, const deadline& deadline,

@@ -2,12 +2,12 @@
 #pragma once
 
 #include <cstddef>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
 
 #include <kingpole/result.hpp>
-#include <nlohmann/json.hpp>
 
 namespace kingpole::detail {
 

@@ -10,13 +10,15 @@ namespace kingpole::detail {
 namespace {
 
 error cannot_write(const tensor& tensor, const char* what) {
-    return {.code = code::invalid_argument,
-            .message = "input '" + tensor.name + "': this server takes tensors as JSON, which has no " + what};
+    return {
+        .code = code::invalid_argument,
+        .message = "input '" + tensor.name + "': this server takes tensors as JSON, which has no " + what};
 }
 
 error cannot_read(const tensor& tensor) {
     return {.code = code::internal,
-            .message = "output '" + tensor.name + "': an element is not of " + std::string(name(tensor.datatype))};
+            .message =
+                "output '" + tensor.name + "': an element is not of " + std::string(name(tensor.datatype))};
 }
 
 template <class T>
@@ -25,8 +27,10 @@ result<json> numbers_to_json(const tensor& tensor) {
     for (std::size_t at = 0; at < tensor.data.size(); at += sizeof(T)) {
         T value{};
         std::memcpy(&value, tensor.data.data() + at, sizeof value);
-        if constexpr (std::is_same_v<T, float16> || std::is_same_v<T, bfloat16> || std::is_floating_point_v<T>) {
-            const auto wide = static_cast<std::conditional_t<std::is_same_v<T, double>, double, float>>(value);
+        if constexpr (std::is_same_v<T, float16> || std::is_same_v<T, bfloat16> ||
+                      std::is_floating_point_v<T>) {
+            const auto wide =
+                static_cast<std::conditional_t<std::is_same_v<T, double>, double, float>>(value);
             if (!std::isfinite(wide)) return cannot_write(tensor, "NaN and no infinity");
             list.push_back(wide);
         } else {

@@ -59,7 +59,8 @@ struct release_question {
 using question = std::variant<infer_question, ready_question, server_info_question, metadata_question,
                               cancel_question, hand_over_question, release_question>;
 
-/// Write a question as a frame; payloads refer to the request's tensors. What has a place in an arena is left out.
+/// Write a question as a frame; payloads refer to the request's tensors. What has a place in an arena is left
+/// out.
 [[nodiscard]] result<outgoing_frame> encode(const question& question, std::uint64_t exchange,
                                             const placement* placement = nullptr);
 
@@ -83,7 +84,8 @@ template <class T>
 [[nodiscard]] result<T> expect(answer answer) {
     if (auto* value = std::get_if<T>(&answer)) return std::move(*value);
     if (auto* failure = std::get_if<error>(&answer)) return std::move(*failure);
-    return error{.code = code::internal, .message = "the server answered with another message than was asked for"};
+    return error{.code = code::internal,
+                 .message = "the server answered with another message than was asked for"};
 }
 
 }  // namespace kingpole::detail

@@ -66,7 +66,8 @@ result<tensor> read_output(const json& from, bytes_view& binary, const std::shar
         return nonsense("output '" + output.name + "' has no shape");
     }
     for (const json& size : from["shape"]) {
-        if (!size.is_number_integer()) return nonsense("output '" + output.name + "' has a shape of no integers");
+        if (!size.is_number_integer())
+            return nonsense("output '" + output.name + "' has a shape of no integers");
         output.shape.push_back(size.get<std::int64_t>());
     }
     const auto parameters = from.find("parameters");
@@ -75,7 +76,8 @@ result<tensor> read_output(const json& from, bytes_view& binary, const std::shar
     if (is_binary) {
         const json& said = (*parameters)["binary_data_size"];
         const bool fits = said.is_number_unsigned() && said.get<std::uint64_t>() <= binary.size();
-        if (!fits) return nonsense("output '" + output.name + "': binary_data_size passes the end of the answer");
+        if (!fits)
+            return nonsense("output '" + output.name + "': binary_data_size passes the end of the answer");
         const auto nbytes = said.get<std::size_t>();
         output.data = binary.first(nbytes);
         output.owner = owner;
@@ -147,9 +149,10 @@ result<posted_request> encode_open_inference(const infer_question& asked, bool i
     }
     posted.path = model_path(request.model, request.version.value_or("")) + "/infer";
     posted.json = body.dump();
-    posted.headers = is_binary ? "Content-Type: application/octet-stream\r\nInference-Header-Content-Length: " +
-                                     std::to_string(posted.json.size()) + "\r\n"
-                               : "Content-Type: application/json\r\n";
+    posted.headers = is_binary
+                         ? "Content-Type: application/octet-stream\r\nInference-Header-Content-Length: " +
+                               std::to_string(posted.json.size()) + "\r\n"
+                         : "Content-Type: application/json\r\n";
     return posted;
 }
 
@@ -173,7 +176,8 @@ answer decode_open_inference(const http_answer& answer) {
             if (!each.is_object()) return nonsense("an output of the server's is no object");
             auto output = read_output(each, binary, answer.owner);
             if (!output) return std::move(output).error();
-            if (to.find(output->name) != nullptr) return nonsense("output '" + output->name + "' is there twice");
+            if (to.find(output->name) != nullptr)
+                return nonsense("output '" + output->name + "' is there twice");
             to.outputs.push_back(*std::move(output));
         }
     }

@@ -1,7 +1,7 @@
 // Inference as Open Inference over HTTP, for servers that take no frames. Opens no socket.
 //
-// The client asks with a frame first. A server that does not know what that is says so before anything has run, and is
-// asked like this from then on: with binary tensors if it offers them, else as JSON.
+// The client asks with a frame first. A server that does not know what that is says so before anything has
+// run, and is asked like this from then on: with binary tensors if it offers them, else as JSON.
 #pragma once
 
 #include <string>

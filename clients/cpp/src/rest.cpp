@@ -90,7 +90,8 @@ error error_of_answer(const http_answer& answer) {
     error failure = error_of_http_status(answer.head.status, std::move(message));
     const auto retry_after = answer.head.header("retry-after");
     std::uint32_t seconds = 0;
-    const auto [end, bad] = std::from_chars(retry_after.data(), retry_after.data() + retry_after.size(), seconds);
+    const auto [end, bad] =
+        std::from_chars(retry_after.data(), retry_after.data() + retry_after.size(), seconds);
     if (bad == std::errc() && end == retry_after.data() + retry_after.size()) {
         failure.retry_after_ms = std::min(seconds, std::uint32_t{1'000'000}) * 1000;
     }
@@ -108,8 +109,8 @@ result<server_info> read_server_info(const http_answer& answer) {
     auto document = read_document(answer);
     if (!document) return std::move(document).error();
     if (!document->contains("name") || !document->contains("version")) return unreadable("metadata");
-    return server_info{text_of(*document, "name"), text_of(*document, "version"), read_texts(*document, "extensions"),
-                       0};
+    return server_info{text_of(*document, "name"), text_of(*document, "version"),
+                       read_texts(*document, "extensions"), 0};
 }
 
 result<model_metadata> read_model_metadata(const http_answer& answer) {
@@ -120,9 +121,12 @@ result<model_metadata> read_model_metadata(const http_answer& answer) {
     if (!inputs) return std::move(inputs).error();
     auto outputs = read_specs(*document, "outputs");
     if (!outputs) return std::move(outputs).error();
-    return model_metadata{text_of(*document, "name"),     read_texts(*document, "versions"),
-                          text_of(*document, "platform"), *std::move(inputs),
-                          *std::move(outputs),            std::nullopt,
+    return model_metadata{text_of(*document, "name"),
+                          read_texts(*document, "versions"),
+                          text_of(*document, "platform"),
+                          *std::move(inputs),
+                          *std::move(outputs),
+                          std::nullopt,
                           {}};
 }
 

@@ -23,8 +23,8 @@ class slot {
     /// Wait until it is filled; false if the deadline passed or a stop came first.
     [[nodiscard]] bool wait(const deadline& deadline, std::stop_token stop) const;
 
-    /// Wait until it is filled, and take what is in it. When that takes too long, or a stop comes, the question is
-    /// given up, and the answer says so.
+    /// Wait until it is filled, and take what is in it. When that takes too long, or a stop comes, the
+    /// question is given up, and the answer says so.
     [[nodiscard]] answer take(const deadline& deadline, std::stop_token stop);
 
     /// Call `callback` once it is filled, or now if it is.
@@ -33,12 +33,12 @@ class slot {
     /// Say how the question is given up; at most once, before the slot is shared.
     void set_give_up(std::function<void()> give_up);
 
-    /// Give the question up: it is answered with `reason`, unless there is an answer. Returns once nobody reads its
-    /// tensors any more.
+    /// Give the question up: it is answered with `reason`, unless there is an answer. Returns once nobody
+    /// reads its tensors any more.
     void give_up(error reason);
 
-    /// Begin to read the question's tensors, which a thread of the transport does; false if it was given up before.
-    /// Until `release` nobody who gives it up goes on: the tensors are the caller's.
+    /// Begin to read the question's tensors, which a thread of the transport does; false if it was given up
+    /// before. Until `release` nobody who gives it up goes on: the tensors are the caller's.
     [[nodiscard]] bool hold();
     void release();
 

@@ -1,5 +1,10 @@
 #include "socket.hpp"
 
+#include <algorithm>
+#include <array>
+#include <cerrno>
+#include <climits>
+#include <cstring>
 #include <fcntl.h>
 #include <netdb.h>
 #include <netinet/in.h>
@@ -8,12 +13,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <unistd.h>
-
-#include <algorithm>
-#include <array>
-#include <cerrno>
-#include <climits>
-#include <cstring>
 #include <utility>
 
 namespace kingpole::detail {
@@ -47,22 +46,24 @@ result<unique_descriptor> failed_connect(const address& address, const deadline&
                      .message = address.text() + " did not accept a connection in time",
                      .unsent = true};
     }
-    return cannot_connect(address, number == ETIMEDOUT ? "it did not accept a connection in time"
-                                                       : std::strerror(number));
+    return cannot_connect(
+        address, number == ETIMEDOUT ? "it did not accept a connection in time" : std::strerror(number));
 }
 
-result<unique_descriptor> open_unix(const address& address, const deadline& deadline, clock::time_point until) {
+result<unique_descriptor> open_unix(const address& address, const deadline& deadline,
+                                    clock::time_point until) {
     sockaddr_un to{};
     to.sun_family = AF_UNIX;
     std::memcpy(to.sun_path, address.path.data(), std::min(address.path.size(), sizeof to.sun_path - 1));
     unique_descriptor socket(::socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0));
-    const int failure = socket ? connect_one(socket.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to, until)
-                               : errno;
+    const int failure =
+        socket ? connect_one(socket.get(), reinterpret_cast<const sockaddr*>(&to), sizeof to, until) : errno;
     if (failure != 0) return failed_connect(address, deadline, failure);
     return socket;
 }
 
-result<unique_descriptor> open_tcp(const address& address, const deadline& deadline, clock::time_point until) {
+result<unique_descriptor> open_tcp(const address& address, const deadline& deadline,
+                                   clock::time_point until) {
     addrinfo hints{};
     hints.ai_socktype = SOCK_STREAM;
     addrinfo* found = nullptr;
@@ -85,7 +86,8 @@ result<unique_descriptor> open_tcp(const address& address, const deadline& deadl
 /// Not encrypted: buffers are gathered by the system.
 class plain_stream final : public byte_stream {
   public:
-    plain_stream(unique_descriptor socket, std::string name) : socket_(std::move(socket)), name_(std::move(name)) {}
+    plain_stream(unique_descriptor socket, std::string name)
+        : socket_(std::move(socket)), name_(std::move(name)) {}
 
     result<std::size_t> read(std::span<std::byte> into, const deadline& deadline) override {
         return receive(socket_.get(), into, deadline, name_);
@@ -145,7 +147,8 @@ unique_descriptor::~unique_descriptor() {
 }
 
 error broken(const std::string& name, int number) {
-    return {.code = code::unavailable, .message = "the connection to " + name + " broke: " + std::strerror(number)};
+    return {.code = code::unavailable,
+            .message = "the connection to " + name + " broke: " + std::strerror(number)};
 }
 
 result<void> wait_for(int descriptor, short events, const deadline& deadline, const std::string& name) {
@@ -159,7 +162,8 @@ result<void> wait_for(int descriptor, short events, const deadline& deadline, co
         const int ready = ::poll(&poll, 1, timeout_ms);
         if (ready > 0) return {};
         if (ready == 0) {
-            return error{.code = code::deadline_exceeded, .message = "no answer came from " + name + " in time"};
+            return error{.code = code::deadline_exceeded,
+                         .message = "no answer came from " + name + " in time"};
         }
         if (errno != EINTR) return broken(name, errno);
     }
@@ -203,7 +207,8 @@ result<void> send_all(int descriptor, std::span<const bytes_view> buffers, const
 result<std::size_t> receive(int descriptor, std::span<std::byte> into, const deadline& deadline,
                             const std::string& name) {
     while (true) {
-        if (auto ready = wait_for(descriptor, POLLIN, deadline, name); !ready) return std::move(ready).error();
+        if (auto ready = wait_for(descriptor, POLLIN, deadline, name); !ready)
+            return std::move(ready).error();
         const ssize_t received = ::recv(descriptor, into.data(), into.size(), MSG_DONTWAIT);
         if (received >= 0) return static_cast<std::size_t>(received);
         if (errno != EINTR && errno != EAGAIN && errno != EWOULDBLOCK) return broken(name, errno);

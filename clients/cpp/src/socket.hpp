@@ -28,14 +28,15 @@ class unique_descriptor {
 [[nodiscard]] result<unique_descriptor> open_socket(const address& address, const deadline& deadline);
 
 /// Wait until the socket can be read (POLLIN) or written (POLLOUT); `deadline_exceeded` if it takes too long.
-[[nodiscard]] result<void> wait_for(int descriptor, short events, const deadline& deadline, const std::string& name);
+[[nodiscard]] result<void> wait_for(int descriptor, short events, const deadline& deadline,
+                                    const std::string& name);
 
 /// Make the error of a connection that broke.
 [[nodiscard]] error broken(const std::string& name, int number);
 
 /// Write all buffers with as few calls as there can be; returns how many bytes went out through `written`.
-[[nodiscard]] result<void> send_all(int descriptor, std::span<const bytes_view> buffers, const deadline& deadline,
-                                    const std::string& name, std::size_t& written);
+[[nodiscard]] result<void> send_all(int descriptor, std::span<const bytes_view> buffers,
+                                    const deadline& deadline, const std::string& name, std::size_t& written);
 
 /// Read what is there, or wait for it; 0 at the end.
 [[nodiscard]] result<std::size_t> receive(int descriptor, std::span<std::byte> into, const deadline& deadline,

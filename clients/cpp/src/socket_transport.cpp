@@ -19,7 +19,8 @@ result<bool> read_into(byte_stream& stream, frame_assembler& assembler, std::spa
     auto received = stream.read(is_large ? space : scratch, deadline);
     if (!received) return std::move(received).error();
     if (*received == 0) return false;
-    auto taken = is_large ? assembler.filled(*received, frames) : assembler.feed(scratch.first(*received), frames);
+    auto taken =
+        is_large ? assembler.filled(*received, frames) : assembler.feed(scratch.first(*received), frames);
     if (!taken) return as_servers_fault(std::move(taken).error());
     return true;
 }
@@ -73,7 +74,8 @@ class socket_stream final : public frame_stream {
                                  .message = name_ + " stopped reading in the middle of a request"});
                 stream_->shut_down();
             }
-            return error{.code = code::deadline_exceeded, .message = name_ + " did not take the request in time"};
+            return error{.code = code::deadline_exceeded,
+                         .message = name_ + " did not take the request in time"};
         }
         exchanges_.fail(sent.error());
         stream_->shut_down();
@@ -121,17 +123,22 @@ class socket_stream final : public frame_stream {
 /// Frames on a socket of their own.
 class socket_source final : public source {
   public:
-    socket_source(std::unique_ptr<byte_stream> stream, std::string name, std::uint64_t limit, deadline deadline,
-                  std::stop_token stop)
-        : stream_(std::move(stream)), name_(std::move(name)), assembler_(limit), deadline_(deadline),
-          stop_(std::move(stop)), on_stop_(stop_, shutter{stream_.get()}) {}
+    socket_source(std::unique_ptr<byte_stream> stream, std::string name, std::uint64_t limit,
+                  deadline deadline, std::stop_token stop)
+        : stream_(std::move(stream)),
+          name_(std::move(name)),
+          assembler_(limit),
+          deadline_(deadline),
+          stop_(std::move(stop)),
+          on_stop_(stop_, shutter{stream_.get()}) {}
 
     answer next() override {
         while (next_ == frames_.size()) {
             frames_.clear();
             next_ = 0;
             auto more = read_into(*stream_, assembler_, scratch_, deadline_, frames_);
-            if (stop_.stop_requested()) return error{.code = code::cancelled, .message = "the caller gave up"};
+            if (stop_.stop_requested())
+                return error{.code = code::cancelled, .message = "the caller gave up"};
             if (!frames_.empty()) break;
             if (!more) return std::move(more).error();
             if (!*more) {
@@ -203,8 +210,8 @@ result<std::unique_ptr<source>> socket_transport::open(const infer_question& ask
     auto stream = open_stream(address_, deadline, nullptr);
     if (!stream) return std::move(stream).error();
     if (auto sent = (*stream)->write(buffers_of(*frame), deadline); !sent) return std::move(sent).error();
-    return std::unique_ptr<source>(std::make_unique<socket_source>(*std::move(stream), address_.text(), limit_,
-                                                                   deadline, std::move(stop)));
+    return std::unique_ptr<source>(std::make_unique<socket_source>(*std::move(stream), address_.text(),
+                                                                   limit_, deadline, std::move(stop)));
 }
 
 result<std::shared_ptr<arena>> socket_transport::memory() {

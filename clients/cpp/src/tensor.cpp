@@ -16,7 +16,8 @@ error wrong(const tensor& tensor, const std::string& text) {
 }
 
 /// Return the length of the element at `position` and move behind it; nothing if it passes the end.
-std::optional<std::string_view> next_element(std::span<const std::byte> data, std::size_t& position) noexcept {
+std::optional<std::string_view> next_element(std::span<const std::byte> data,
+                                             std::size_t& position) noexcept {
     std::uint32_t length = 0;
     if (data.size() - position < sizeof length) return std::nullopt;
     std::memcpy(&length, data.data() + position, sizeof length);
@@ -56,7 +57,8 @@ result<void> check_strings(const tensor& tensor, std::uint64_t elements) {
         }
     }
     if (position != tensor.data.size()) {
-        return wrong(tensor, std::to_string(tensor.data.size() - position) + " bytes follow the last element");
+        return wrong(tensor,
+                     std::to_string(tensor.data.size() - position) + " bytes follow the last element");
     }
     return {};
 }

@@ -1,14 +1,15 @@
 // TLS around a socket, by OpenSSL. Knows no protocol above it.
+#include <algorithm>
+#include <cerrno>
+#include <climits>
+#include <mutex>
+#include <openssl/bio.h>
 #include <openssl/err.h>
 #include <openssl/pem.h>
 #include <openssl/ssl.h>
 #include <openssl/x509v3.h>
 #include <poll.h>
 #include <sys/socket.h>
-
-#include <algorithm>
-#include <climits>
-#include <mutex>
 
 #include "socket.hpp"
 
@@ -31,8 +32,53 @@ std::string openssl_reason() {
     return text == nullptr ? "the TLS connection ended" : text;
 }
 
+/// OpenSSL's own socket writes with write(2), which ends the program with SIGPIPE when the server has gone.
+int socket_write(BIO* bio, const char* from, std::size_t nbytes, std::size_t* written) {
+    const auto* descriptor = static_cast<const int*>(BIO_get_data(bio));
+    BIO_clear_retry_flags(bio);
+    const ssize_t sent = ::send(*descriptor, from, nbytes, MSG_NOSIGNAL | MSG_DONTWAIT);
+    if (sent < 0) {
+        if (errno == EAGAIN || errno == EINTR) BIO_set_retry_write(bio);
+        return 0;
+    }
+    *written = static_cast<std::size_t>(sent);
+    return 1;
+}
+
+int socket_read(BIO* bio, char* into, std::size_t nbytes, std::size_t* received) {
+    const auto* descriptor = static_cast<const int*>(BIO_get_data(bio));
+    BIO_clear_retry_flags(bio);
+    const ssize_t came = ::recv(*descriptor, into, nbytes, MSG_DONTWAIT);
+    if (came <= 0) {
+        if (came == 0) BIO_set_flags(bio, BIO_FLAGS_IN_EOF);
+        if (came < 0 && (errno == EAGAIN || errno == EINTR)) BIO_set_retry_read(bio);
+        return 0;
+    }
+    *received = static_cast<std::size_t>(came);
+    return 1;
+}
+
+long socket_control(BIO* bio, int command, long, void*) {
+    if (command == BIO_CTRL_EOF) return BIO_test_flags(bio, BIO_FLAGS_IN_EOF) != 0 ? 1 : 0;
+    return command == BIO_CTRL_FLUSH ? 1 : 0;
+}
+
+/// Made once, for the whole program.
+const BIO_METHOD* socket_method() {
+    static const std::unique_ptr<BIO_METHOD, freed_by<BIO_METHOD, BIO_meth_free>> method = [] {
+        std::unique_ptr<BIO_METHOD, freed_by<BIO_METHOD, BIO_meth_free>> made(
+            BIO_meth_new(BIO_get_new_index() | BIO_TYPE_SOURCE_SINK, "kingpole socket"));
+        BIO_meth_set_write_ex(made.get(), &socket_write);
+        BIO_meth_set_read_ex(made.get(), &socket_read);
+        BIO_meth_set_ctrl(made.get(), &socket_control);
+        return made;
+    }();
+    return method.get();
+}
+
 error unreadable_certificates(const std::string& why) {
-    return {.code = code::invalid_argument, .message = "root_certificates holds no certificates in PEM: " + why};
+    return {.code = code::invalid_argument,
+            .message = "root_certificates holds no certificates in PEM: " + why};
 }
 
 }  // namespace
@@ -57,12 +103,14 @@ result<std::shared_ptr<trust>> make_trust(const std::string& root_certificates) 
         return std::make_shared<trust>(std::move(context));
     }
     const std::unique_ptr<BIO, decltype(&BIO_free_all)> pem(
-        BIO_new_mem_buf(root_certificates.data(), static_cast<int>(std::min<std::size_t>(root_certificates.size(), INT_MAX))),
+        BIO_new_mem_buf(root_certificates.data(),
+                        static_cast<int>(std::min<std::size_t>(root_certificates.size(), INT_MAX))),
         &BIO_free_all);
     X509_STORE* store = SSL_CTX_get_cert_store(context.get());
     int count = 0;
     while (const certificate_ptr certificate{PEM_read_bio_X509(pem.get(), nullptr, nullptr, nullptr)}) {
-        if (X509_STORE_add_cert(store, certificate.get()) != 1) return unreadable_certificates(openssl_reason());
+        if (X509_STORE_add_cert(store, certificate.get()) != 1)
+            return unreadable_certificates(openssl_reason());
         ++count;
     }
     ERR_clear_error();
@@ -72,11 +120,17 @@ result<std::shared_ptr<trust>> make_trust(const std::string& root_certificates) 
 
 namespace {
 
-/// Encrypted. OpenSSL wants one thread at a time; here one thread at a time uses a connection, but for `shut_down`.
+/// Encrypted. OpenSSL wants one thread at a time; here one thread at a time uses a connection, but for
+/// `shut_down`.
 class tls_stream final : public byte_stream {
   public:
-    tls_stream(unique_descriptor socket, std::shared_ptr<trust> trust, ssl_ptr ssl, std::string name)
-        : socket_(std::move(socket)), trust_(std::move(trust)), ssl_(std::move(ssl)), name_(std::move(name)) {}
+    tls_stream(unique_descriptor socket, std::unique_ptr<int> descriptor, std::shared_ptr<trust> trust,
+               ssl_ptr ssl, std::string name)
+        : socket_(std::move(socket)),
+          descriptor_(std::move(descriptor)),
+          trust_(std::move(trust)),
+          ssl_(std::move(ssl)),
+          name_(std::move(name)) {}
 
     result<void> handshake(const deadline& deadline) {
         while (true) {
@@ -154,6 +208,7 @@ class tls_stream final : public byte_stream {
     }
 
     unique_descriptor socket_;
+    std::unique_ptr<int> descriptor_;
     std::shared_ptr<trust> trust_;
     ssl_ptr ssl_;
     std::string name_;
@@ -164,9 +219,16 @@ class tls_stream final : public byte_stream {
 result<std::unique_ptr<byte_stream>> open_tls(unique_descriptor socket, const address& address,
                                               const deadline& deadline, const std::shared_ptr<trust>& trust) {
     ssl_ptr ssl(SSL_new(trust->context()));
-    if (!ssl || SSL_set_fd(ssl.get(), socket.get()) != 1) {
+    BIO* bio = BIO_new(socket_method());
+    if (!ssl || bio == nullptr) {
+        BIO_free(bio);
         return error{.code = code::internal, .message = "OpenSSL: " + openssl_reason()};
     }
+    // The connection's descriptor stays where it is for as long as OpenSSL uses it.
+    auto kept = std::make_unique<int>(socket.get());
+    BIO_set_data(bio, kept.get());
+    BIO_set_init(bio, 1);
+    SSL_set_bio(ssl.get(), bio, bio);
     X509_VERIFY_PARAM* checks = SSL_get0_param(ssl.get());
     // An address in numbers is looked for among the certificate's addresses, a name among its names.
     if (X509_VERIFY_PARAM_set1_ip_asc(checks, address.host.c_str()) != 1) {
@@ -176,7 +238,8 @@ result<std::unique_ptr<byte_stream>> open_tls(unique_descriptor socket, const ad
             return error{.code = code::invalid_argument, .message = "no TLS name: " + address.host};
         }
     }
-    auto stream = std::make_unique<tls_stream>(std::move(socket), trust, std::move(ssl), address.text());
+    auto stream = std::make_unique<tls_stream>(std::move(socket), std::move(kept), trust, std::move(ssl),
+                                               address.text());
     deadline::value_type until = clock::now() + connect_timeout;
     if (deadline) until = std::min(until, *deadline);
     if (auto shaken = stream->handshake(until); !shaken) return std::move(shaken).error();

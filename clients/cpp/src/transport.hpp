@@ -43,7 +43,8 @@ class transport {
                                                                const deadline& deadline) = 0;
 
     /// Ask for any number of responses.
-    [[nodiscard]] virtual result<std::unique_ptr<source>> open(const infer_question& asked, const deadline& deadline,
+    [[nodiscard]] virtual result<std::unique_ptr<source>> open(const infer_question& asked,
+                                                               const deadline& deadline,
                                                                std::stop_token stop) = 0;
 
     /// Ask anything else, and wait.
@@ -63,6 +64,7 @@ class transport {
 [[nodiscard]] error closed_error();
 
 /// Make the transport of an address; gRPC is not among them.
-[[nodiscard]] result<std::unique_ptr<transport>> make_transport(const address& address, const options& options);
+[[nodiscard]] result<std::unique_ptr<transport>> make_transport(const address& address,
+                                                                const options& options);
 
 }  // namespace kingpole::detail

@@ -15,7 +15,8 @@ struct form {
 /// What must follow a first byte of 0xC2 and above.
 form form_of(std::uint8_t first) noexcept {
     if (first < 0xE0) return {1, 0x80, 0xBF};
-    if (first < 0xF0) return {2, std::uint8_t(first == 0xE0 ? 0xA0 : 0x80), std::uint8_t(first == 0xED ? 0x9F : 0xBF)};
+    if (first < 0xF0)
+        return {2, std::uint8_t(first == 0xE0 ? 0xA0 : 0x80), std::uint8_t(first == 0xED ? 0x9F : 0xBF)};
     return {3, std::uint8_t(first == 0xF0 ? 0x90 : 0x80), std::uint8_t(first == 0xF4 ? 0x8F : 0xBF)};
 }
 

@@ -1,13 +1,12 @@
 // A server over HTTP that says what it is told to: for answers that no real server gives.
 #pragma once
 
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <atomic>
+#include <netinet/in.h>
 #include <string>
+#include <sys/socket.h>
 #include <thread>
+#include <unistd.h>
 #include <vector>
 
 namespace kingpole::testing_server {
@@ -43,9 +42,7 @@ class scripted_server {
     scripted_server& operator=(const scripted_server&) = delete;
 
     [[nodiscard]] std::string url() const { return "http://127.0.0.1:" + std::to_string(port_); }
-    [[nodiscard]] std::vector<std::string> requests() {
-        return requests_;
-    }
+    [[nodiscard]] std::vector<std::string> requests() { return requests_; }
     [[nodiscard]] int connections() const { return connections_; }
 
   private:
@@ -65,7 +62,8 @@ class scripted_server {
             }
             ::shutdown(connection, SHUT_WR);
             std::string rest(4096, '\0');
-            while (::recv(connection, rest.data(), rest.size(), 0) > 0) {}
+            while (::recv(connection, rest.data(), rest.size(), 0) > 0) {
+            }
             ::close(connection);
         }
     }

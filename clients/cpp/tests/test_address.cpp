@@ -17,8 +17,9 @@ TEST(address, is_read_from_every_kind_of_url) {
 }
 
 TEST(address, that_is_none_is_an_invalid_argument_that_names_it) {
-    for (const char* url : {"", "localhost:8000", "ftp://h", "http://", "http://h:port", "http://h:70000", "http://u@h",
-                            "http://h?q", "grpc://h/path", "unix:", "http://[::1", "http://h\r\nX: y"}) {
+    for (const char* url :
+         {"", "localhost:8000", "ftp://h", "http://", "http://h:port", "http://h:70000", "http://u@h",
+          "http://h?q", "grpc://h/path", "unix:", "http://[::1", "http://h\r\nX: y"}) {
         const auto read = parse_address(url);
         ASSERT_FALSE(read) << url;
         EXPECT_EQ(read.error().code, code::invalid_argument) << url;
@@ -30,7 +31,8 @@ TEST(options, that_the_address_has_no_use_for_are_refused) {
     EXPECT_EQ(client::connect("frame://h", {.token = "abc"}).error().code, code::invalid_argument);
     EXPECT_EQ(client::connect("http://h", {.token = "a\r\nb"}).error().code, code::invalid_argument);
     EXPECT_EQ(client::connect("http://h", {.root_certificates = "x"}).error().code, code::invalid_argument);
-    EXPECT_EQ(client::connect("https://h", {.root_certificates = "no PEM"}).error().code, code::invalid_argument);
+    EXPECT_EQ(client::connect("https://h", {.root_certificates = "no PEM"}).error().code,
+              code::invalid_argument);
     EXPECT_EQ(client::connect("http://h", {.shared_memory_bytes = 1}).error().code, code::invalid_argument);
     EXPECT_EQ(client::connect("grpc://h").error().code, code::unimplemented);
 }

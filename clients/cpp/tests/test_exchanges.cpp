@@ -1,5 +1,4 @@
 #include <gtest/gtest.h>
-
 #include <thread>
 
 #include "exchanges.hpp"
@@ -10,27 +9,33 @@ namespace {
 
 using std::chrono::milliseconds;
 
-received_frame framed(wire::Message kind, const std::function<flatbuffers::Offset<void>(flatbuffers::FlatBufferBuilder&)>& make,
+received_frame framed(wire::Message kind,
+                      const std::function<flatbuffers::Offset<void>(flatbuffers::FlatBufferBuilder&)>& make,
                       std::uint64_t exchange) {
     flatbuffers::FlatBufferBuilder builder;
     const auto message = make(builder);
     builder.Finish(wire::CreateHeader(builder, kind, message, exchange));
-    const auto frame = join_frame(std::as_bytes(std::span(builder.GetBufferPointer(), builder.GetSize())), {}).value();
+    const auto frame =
+        join_frame(std::as_bytes(std::span(builder.GetBufferPointer(), builder.GetSize())), {}).value();
     const auto memory = allocate_aligned(frame.head.size()).value();
     std::ranges::copy(frame.head, memory.bytes().begin());
     return split_frame(memory.bytes(), memory.owner, 1 << 20).value();
 }
 
 received_frame response_frame(std::uint64_t exchange, wire::Stage stage = wire::Stage::ONLY) {
-    return framed(wire::Message::Response, [&](auto& to) {
-        wire::ResponseBuilder table(to);
-        table.add_stage(stage);
-        return table.Finish().Union();
-    }, exchange);
+    return framed(
+        wire::Message::Response,
+        [&](auto& to) {
+            wire::ResponseBuilder table(to);
+            table.add_stage(stage);
+            return table.Finish().Union();
+        },
+        exchange);
 }
 
 received_frame credit_frame(std::uint32_t requests, std::uint64_t exchange) {
-    return framed(wire::Message::Credit, [&](auto& to) { return wire::CreateCredit(to, requests).Union(); }, exchange);
+    return framed(
+        wire::Message::Credit, [&](auto& to) { return wire::CreateCredit(to, requests).Union(); }, exchange);
 }
 
 deadline soon() { return clock::now() + milliseconds(20); }
@@ -101,9 +106,8 @@ TEST(exchanges, fail_all_at_once_when_the_stream_ends) {
 
 TEST(exchanges, end_the_stream_for_an_error_that_belongs_to_nobody) {
     exchanges all;
-    const auto ended = all.answer(framed(wire::Message::Error, [](auto& to) {
-        return wire::CreateErrorDirect(to, 13, "no").Union();
-    }, 0));
+    const auto ended = all.answer(framed(
+        wire::Message::Error, [](auto& to) { return wire::CreateErrorDirect(to, 13, "no").Union(); }, 0));
     EXPECT_EQ(ended.error().code, code::internal);
 }
 

@@ -1,6 +1,5 @@
 // HTTP as servers say it, well and badly, and the fallback to Open Inference.
 #include <gtest/gtest.h>
-
 #include <thread>
 
 #include <kingpole/client.hpp>
@@ -21,16 +20,18 @@ std::string http(const std::string& status, const std::string& body, const std::
 }
 
 client made(const scripted_server& server) {
-    return client::connect(server.url(), {.timeout = std::chrono::seconds(2), .max_frame_bytes = 1 << 20}).value();
+    return client::connect(server.url(), {.timeout = std::chrono::seconds(2), .max_frame_bytes = 1 << 20})
+        .value();
 }
 
 TEST(http, asks_in_open_inference_where_a_frame_is_refused_and_remembers_that) {
     const std::string json = R"({"model_name":"m","model_version":"3","outputs":[)"
                              R"({"name":"y","datatype":"FP32","shape":[1,2],"data":[[0.5,-1]]}]})";
-    scripted_server server(answers{{http("404 Not Found", R"({"detail":"Not Found"})"), false},
-                                   {http("200 OK", R"({"name":"other","version":"1","extensions":[]})"), false},
-                                   {http("200 OK", json), false},
-                                   {http("200 OK", json), false}});
+    scripted_server server(
+        answers{{http("404 Not Found", R"({"detail":"Not Found"})"), false},
+                {http("200 OK", R"({"name":"other","version":"1","extensions":[]})"), false},
+                {http("200 OK", json), false},
+                {http("200 OK", json), false}});
     auto client = made(server);
     for (int turn = 0; turn < 2; ++turn) {
         const auto given = client.infer(asked());
@@ -53,7 +54,8 @@ TEST(http, sends_tensors_as_bytes_where_the_server_says_that_it_takes_them) {
     scripted_server server(answers{
         {http("415 Unsupported Media Type", "{}"), false},
         {http("200 OK", R"({"name":"triton","version":"2","extensions":["binary_tensor_data"]})"), false},
-        {http("200 OK", head + "abc", "Inference-Header-Content-Length: " + std::to_string(head.size()) + "\r\n"),
+        {http("200 OK", head + "abc",
+              "Inference-Header-Content-Length: " + std::to_string(head.size()) + "\r\n"),
          false}});
     auto client = made(server);
     const auto given = client.infer(asked());
@@ -63,7 +65,8 @@ TEST(http, sends_tensors_as_bytes_where_the_server_says_that_it_takes_them) {
 }
 
 TEST(http, gives_the_servers_words_and_code) {
-    scripted_server server(answers{{http("429 Too Many Requests", R"({"error":"the queue is full"})", "Retry-After: 2\r\n")}});
+    scripted_server server(
+        answers{{http("429 Too Many Requests", R"({"error":"the queue is full"})", "Retry-After: 2\r\n")}});
     const auto refused = made(server).infer(asked());
     EXPECT_EQ(refused.error().code, code::resource_exhausted);
     EXPECT_EQ(refused.error().message, "the queue is full");
@@ -71,19 +74,20 @@ TEST(http, gives_the_servers_words_and_code) {
 }
 
 TEST(http, that_is_none_ends_in_an_error) {
-    const std::vector<std::string> bad{"",
-                                       "\x16\x03\x01",
-                                       "HTTP/1.1 banana\r\n\r\n",
-                                       "HTTP/1.1 200 OK\r\n\r\n",
-                                       "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
-                                       "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
-                                       "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
-                                       "HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\nabc",
-                                       "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-                                       "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc",
-                                       "HTTP/1.1 200 OK\r\nX: " + std::string(100'000, 'x'),
-                                       http("200 OK", "[[[[["),
-                                       http("500 Oh", std::string(100'000, '['))};
+    const std::vector<std::string> bad{
+        "",
+        "\x16\x03\x01",
+        "HTTP/1.1 banana\r\n\r\n",
+        "HTTP/1.1 200 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: -5\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 99999999999999999999\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nContent-Length: 1099511627776\r\n\r\nabc",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffffffff\r\nabc",
+        "HTTP/1.1 200 OK\r\nX: " + std::string(100'000, 'x'),
+        http("200 OK", "[[[[["),
+        http("500 Oh", std::string(100'000, '['))};
     answers all;
     for (const auto& each : bad) all.push_back({each});
     scripted_server server(all);
@@ -114,12 +118,14 @@ TEST(http, waits_no_longer_than_the_timeout) {
 
 TEST(retries, are_made_only_where_nothing_has_run) {
     const std::string good = R"({"model_name":"m","outputs":[]})";
-    scripted_server server(answers{{http("404 Not Found", "{}"), false},
-                                   {http("200 OK", R"({"name":"other","version":"1"})"), false},
-                                   {http("429 Too Many Requests", "{}", "Retry-After: 1\r\n"), false},
-                                   {http("200 OK", good), false},
-                                   {http("503 Service Unavailable", R"({"error":"a worker went away"})"), false}});
-    auto client = client::connect(server.url(), {.timeout = std::chrono::seconds(5), .retry = {.attempts = 3}}).value();
+    scripted_server server(
+        answers{{http("404 Not Found", "{}"), false},
+                {http("200 OK", R"({"name":"other","version":"1"})"), false},
+                {http("429 Too Many Requests", "{}", "Retry-After: 1\r\n"), false},
+                {http("200 OK", good), false},
+                {http("503 Service Unavailable", R"({"error":"a worker went away"})"), false}});
+    auto client =
+        client::connect(server.url(), {.timeout = std::chrono::seconds(5), .retry = {.attempts = 3}}).value();
     EXPECT_TRUE(client.infer(asked())) << "refused before it was queued: asked again";
     EXPECT_EQ(client.infer(asked()).error().code, code::unavailable) << "it may have run: not asked again";
     EXPECT_EQ(server.requests().size(), 5U);

@@ -1,20 +1,18 @@
 // Against the real server, over every transport: runs if KINGPOLE says its command.
-#include <gtest/gtest.h>
-
-#include <fcntl.h>
-#include <signal.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdlib>
+#include <fcntl.h>
 #include <filesystem>
 #include <fstream>
 #include <future>
+#include <gtest/gtest.h>
 #include <memory>
 #include <regex>
+#include <signal.h>
 #include <sstream>
+#include <sys/wait.h>
 #include <thread>
+#include <unistd.h>
 
 #ifdef KINGPOLE_WITH_GRPC
 #include <kingpole/grpc.hpp>
@@ -198,9 +196,12 @@ TEST_P(every_transport, goes_on_with_many_after_errors) {
     auto client = connect();
     const std::vector<request> all{asked("echo", {1}), asked("absent", {2}), asked("echo", {3})};
     std::vector<std::string> said;
-    client.infer_many(all, [&](std::size_t index, result<response> answer) {
-        said.push_back(std::to_string(index) + (answer ? "" : std::string(name(answer.error().code))));
-    }, 2);
+    client.infer_many(
+        all,
+        [&](std::size_t index, result<response> answer) {
+            said.push_back(std::to_string(index) + (answer ? "" : std::string(name(answer.error().code))));
+        },
+        2);
     EXPECT_EQ(said, (std::vector<std::string>{"0", "1NOT_FOUND", "2"}));
 }
 
@@ -209,7 +210,8 @@ TEST_P(every_transport, shares_memory_over_unix_sockets) {
     auto client = connect({.shared_memory_bytes = std::size_t{4} << 20});
     for (int turn = 0; turn < 50; ++turn) {
         const std::vector<float> elements(100'000, static_cast<float>(turn));
-        const auto given = client.infer({.model = "echo", .inputs = {tensor::view<float>("x", {100, 1000}, elements)}});
+        const auto given =
+            client.infer({.model = "echo", .inputs = {tensor::view<float>("x", {100, 1000}, elements)}});
         ASSERT_TRUE(given) << given.error().text();
         ASSERT_TRUE(std::ranges::equal(given->as<float>("x").value(), elements));
     }

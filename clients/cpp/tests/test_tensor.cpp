@@ -1,6 +1,5 @@
-#include <gtest/gtest.h>
-
 #include <cmath>
+#include <gtest/gtest.h>
 #include <limits>
 
 #include <kingpole/response.hpp>
@@ -85,7 +84,8 @@ TEST(bfloat16, rounds_to_the_nearest_and_ties_to_even) {
 
 TEST(utf8, is_told_from_what_looks_like_it) {
     EXPECT_TRUE(detail::is_utf8("aü€𝄞"));
-    for (const char* bad : {"\x80", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82", "\xFF"}) {
+    for (const char* bad :
+         {"\x80", "\xC0\x80", "\xE0\x80\x80", "\xED\xA0\x80", "\xF4\x90\x80\x80", "\xE2\x82", "\xFF"}) {
         EXPECT_FALSE(detail::is_utf8(bad)) << bad;
     }
 }

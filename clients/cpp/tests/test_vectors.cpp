@@ -1,6 +1,6 @@
-// Every golden vector of the frame: whole, byte by byte, in odd pieces; and what is encoded here, decoded again.
+// Every golden vector of the frame: whole, byte by byte, in odd pieces; and what is encoded here, decoded
+// again.
 #include <gtest/gtest.h>
-
 #include <set>
 
 #include "arena.hpp"
@@ -42,7 +42,8 @@ result<received_frame> read_whole(std::span<const std::byte> bytes) {
     return split_frame(memory.bytes(), memory.owner, limit);
 }
 
-result<std::vector<received_frame>> read_pieces(bytes_view bytes, std::size_t piece_bytes, frame_assembler& assembler) {
+result<std::vector<received_frame>> read_pieces(bytes_view bytes, std::size_t piece_bytes,
+                                                frame_assembler& assembler) {
     std::vector<received_frame> frames;
     for (std::size_t at = 0; at < bytes.size(); at += piece_bytes) {
         const auto piece = bytes.subspan(at, std::min(piece_bytes, bytes.size() - at));
@@ -128,7 +129,8 @@ json describe_request(const received_frame& frame) {
     for (const auto* each : *from.inputs()) {
         json data = "";
         if (each->location() == wire::Location::INLINE) {
-            data = vectors::to_hex(frame.payloads.at(each->payload()).subspan(each->offset(), each->nbytes()));
+            data =
+                vectors::to_hex(frame.payloads.at(each->payload()).subspan(each->offset(), each->nbytes()));
         }
         json shape = json::array();
         if (each->shape() != nullptr) {
@@ -178,8 +180,8 @@ std::pair<std::string, json> message_of(const json& vector) {
 void check(const received_frame& frame, const json& vector) {
     const auto [kind, value] = message_of(vector);
     EXPECT_EQ(exchange_of(frame), vector["value"]["exchange"].get<std::uint64_t>());
-    const std::set<std::string> asked{"cancel",    "ready_request", "server_info_request", "metadata_request",
-                                      "hand_over", "release"};
+    const std::set<std::string> asked{"cancel",           "ready_request", "server_info_request",
+                                      "metadata_request", "hand_over",     "release"};
     const json& message = vector["value"]["message"];
     if (kind == "request") {
         EXPECT_EQ(describe_request(frame), without_output_parameters(value));

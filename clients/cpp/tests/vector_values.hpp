@@ -1,15 +1,16 @@
-// The values of golden vectors, as JSON, to and from requests and responses. For tests and the conformance program.
+// The values of golden vectors, as JSON, to and from requests and responses. For tests and the conformance
+// program.
 #pragma once
 
 #include <cstddef>
 #include <filesystem>
 #include <fstream>
 #include <memory>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include <kingpole/response.hpp>
-#include <nlohmann/json.hpp>
 
 namespace kingpole::vectors {
 
@@ -103,7 +104,8 @@ inline request request_of(const json& from) {
     request to{.model = from["model"]};
     if (!from["version"].is_null()) to.version = from["version"];
     if (!from["id"].is_null()) to.id = from["id"];
-    if (!from["timeout_us"].is_null()) to.timeout = std::chrono::microseconds(from["timeout_us"].get<std::int64_t>());
+    if (!from["timeout_us"].is_null())
+        to.timeout = std::chrono::microseconds(from["timeout_us"].get<std::int64_t>());
     to.priority = from["priority"];
     for (const auto& each : from["inputs"]) to.inputs.push_back(tensor_of(each));
     for (const auto& each : from["outputs"]) to.outputs.push_back(each["name"]);

@@ -66,12 +66,14 @@ class pending {
     /// Say that the answer is no longer wanted; `get` then gives `cancelled`, unless it was already there.
     void cancel();
 
-    /// Call `callback` once the answer is there, from the thread that received it, or now if it is. Once.
+    /// Call `callback` once the answer is there, from the thread that received it, or now if it is. Once. It
+    /// must not wait, nor destroy the client.
     void then(std::function<void()> callback);
 
   private:
     friend class client;
-    pending(std::shared_ptr<detail::slot> slot, std::optional<std::chrono::steady_clock::time_point> deadline);
+    pending(std::shared_ptr<detail::slot> slot,
+            std::optional<std::chrono::steady_clock::time_point> deadline);
     void abandon() noexcept;
 
     std::shared_ptr<detail::slot> slot_;
@@ -80,9 +82,9 @@ class pending {
 
 /// The responses to one request, as they come. Destroying it before the last one tells the model to stop.
 ///
-/// It has a connection or call of its own: responses that are not taken hold up the model that makes them, and
-/// nothing else. Not for use from several threads at once; a stop of the token it was made with may come from
-/// anywhere.
+/// It has a connection or call of its own: responses that are not taken hold up the model that makes them,
+/// and nothing else. Not for use from several threads at once; a stop of the token it was made with may come
+/// from anywhere.
 class response_stream {
   public:
     response_stream(response_stream&&) noexcept;
@@ -106,7 +108,8 @@ class response_stream {
     bool last_ = false;
 };
 
-/// Memory that the server sees too. Tensors whose `data` lies in it and whose `owner` is `owner` do not travel.
+/// Memory that the server sees too. Tensors whose `data` lies in it and whose `owner` is `owner` do not
+/// travel.
 struct shared_buffer {
     std::span<std::byte> data;
     std::shared_ptr<void> owner;
@@ -139,13 +142,13 @@ class client {
     /// Ask for many inferences, up to `in_flight` at a time. Calls `each` in the requests' order, from this
     /// thread, and goes on after errors; a stop answers what is left `cancelled`.
     void infer_many(std::span<const request> requests,
-                    const std::function<void(std::size_t, result<response>)>& each, std::size_t in_flight = 64,
-                    std::stop_token stop = {});
+                    const std::function<void(std::size_t, result<response>)>& each,
+                    std::size_t in_flight = 64, std::stop_token stop = {});
 
     /// The same for requests that are made as they are needed: `make` gives the next, or nothing at the end.
     void infer_many(const std::function<std::optional<request>()>& make,
-                    const std::function<void(std::size_t, result<response>)>& each, std::size_t in_flight = 64,
-                    std::stop_token stop = {});
+                    const std::function<void(std::size_t, result<response>)>& each,
+                    std::size_t in_flight = 64, std::stop_token stop = {});
 
     /// Ask for an inference that may be answered by any number of responses.
     [[nodiscard]] result<response_stream> stream(const request& request, std::stop_token stop = {});
@@ -165,8 +168,8 @@ class client {
     /// Return what a model takes and gives; `not_found` if there is none.
     [[nodiscard]] result<model_metadata> metadata(std::string_view model, std::string_view version = {});
 
-    /// Reserve memory that the server sees too; it is free again when the last owner is gone. If the connection
-    /// is replaced it stays usable, and travels like any other.
+    /// Reserve memory that the server sees too; it is free again when the last owner is gone. If the
+    /// connection is replaced it stays usable, and travels like any other.
     [[nodiscard]] result<shared_buffer> allocate(std::size_t nbytes);
 
     /// Of the library's own transports.

@@ -91,6 +91,7 @@ inline constexpr datatype datatype_of<double> = datatype::fp64;
 
 /// A C++ type that is an element of a tensor as it lies in memory.
 template <class T>
-concept element = datatype_of<T> != datatype::none;
+concept element = datatype_of<T>
+!= datatype::none;
 
 }  // namespace kingpole

@@ -17,7 +17,8 @@ namespace kingpole {
 /// A named tensor of a request or a response. Copying one copies no elements.
 ///
 /// `data` is little-endian, row-major and dense. If `owner` is set it keeps the bytes alive; if not, they are
-/// the caller's and must stay until the answer to the request is there. Outputs of a response always have one.
+/// the caller's and must stay until the answer to the request is there. Outputs of a response always have
+/// one.
 struct tensor {
     std::string name = {};
     kingpole::datatype datatype = kingpole::datatype::none;

@@ -1,12 +1,11 @@
 // What streams and sources of gRPC share: a channel, and how frames become messages. Knows no exchanges.
 #pragma once
 
-#include <memory>
-#include <string>
-
 #include <grpcpp/channel.h>
 #include <grpcpp/generic/generic_stub.h>
 #include <grpcpp/support/byte_buffer.h>
+#include <memory>
+#include <string>
 
 #include "../address.hpp"
 #include "../messages.hpp"
@@ -27,8 +26,8 @@ struct grpc_channel {
 
 inline constexpr const char* stream_method = "/kingpole.v1.Inference/Stream";
 
-/// Make a message of a frame. Tensors with an owner are referred to, the caller's own are copied: gRPC says nobody
-/// when it has read them.
+/// Make a message of a frame. Tensors with an owner are referred to, the caller's own are copied: gRPC says
+/// nobody when it has read them.
 [[nodiscard]] ::grpc::ByteBuffer to_message(outgoing_frame frame, const request* request);
 
 /// Read the one frame of a message, into aligned memory.
@@ -42,9 +41,8 @@ inline constexpr const char* stream_method = "/kingpole.v1.Inference/Stream";
     const std::shared_ptr<grpc_channel>& channel);
 
 /// Send a request on a call of its own.
-[[nodiscard]] result<std::unique_ptr<class source>> open_grpc_source(const std::shared_ptr<grpc_channel>& channel,
-                                                                     outgoing_frame frame, const request& request,
-                                                                     const std::optional<std::chrono::steady_clock::time_point>& deadline,
-                                                                     std::stop_token stop);
+[[nodiscard]] result<std::unique_ptr<class source>> open_grpc_source(
+    const std::shared_ptr<grpc_channel>& channel, outgoing_frame frame, const request& request,
+    const std::optional<std::chrono::steady_clock::time_point>& deadline, std::stop_token stop);
 
 }  // namespace kingpole::detail

@@ -1,4 +1,5 @@
-// A call of its own for one request; a response is read when somebody takes it, so that the server sees who does not.
+// A call of its own for one request; a response is read when somebody takes it, so that the server sees who
+// does not.
 #include "../clock.hpp"
 #include "../transport.hpp"
 #include "grpc_call.hpp"
@@ -91,7 +92,10 @@ class grpc_call final : public ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::g
 class grpc_source final : public source {
   public:
     grpc_source(std::shared_ptr<grpc_call> call, deadline deadline, std::stop_token stop)
-        : call_(std::move(call)), deadline_(deadline), stop_(std::move(stop)), on_stop_(stop_, canceller{call_.get()}) {}
+        : call_(std::move(call)),
+          deadline_(deadline),
+          stop_(std::move(stop)),
+          on_stop_(stop_, canceller{call_.get()}) {}
     ~grpc_source() override { grpc_source::close(false); }
 
     answer next() override {
@@ -120,9 +124,9 @@ class grpc_source final : public source {
 
 }  // namespace
 
-result<std::unique_ptr<source>> open_grpc_source(const std::shared_ptr<grpc_channel>& channel, outgoing_frame frame,
-                                                 const request& request, const deadline& deadline,
-                                                 std::stop_token stop) {
+result<std::unique_ptr<source>> open_grpc_source(const std::shared_ptr<grpc_channel>& channel,
+                                                 outgoing_frame frame, const request& request,
+                                                 const deadline& deadline, std::stop_token stop) {
     auto call = std::make_shared<grpc_call>(channel, to_message(std::move(frame), &request));
     call->run(call);
     return std::unique_ptr<source>(std::make_unique<grpc_source>(std::move(call), deadline, std::move(stop)));

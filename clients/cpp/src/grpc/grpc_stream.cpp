@@ -9,7 +9,8 @@ namespace kingpole::detail {
 namespace {
 
 /// The call calls us; it keeps the stream until it has ended.
-class grpc_stream final : public frame_stream, private ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::grpc::ByteBuffer> {
+class grpc_stream final : public frame_stream,
+                          private ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::grpc::ByteBuffer> {
   public:
     explicit grpc_stream(std::shared_ptr<grpc_channel> channel) : channel_(std::move(channel)) {}
 

@@ -1,13 +1,12 @@
 // Frames over gRPC: `kingpole.v1.Inference/Stream`, whose messages are frames and not protobuf.
-#include <kingpole/grpc.hpp>
-
 #include <algorithm>
 #include <climits>
 #include <cstring>
-
 #include <grpcpp/create_channel.h>
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
+
+#include <kingpole/grpc.hpp>
 
 #include "../byte_stream.hpp"
 #include "../frame_stream.hpp"
@@ -36,7 +35,9 @@ class grpc_transport final : public stream_transport {
     }
 
   private:
-    result<std::shared_ptr<frame_stream>> connect(const deadline&) override { return open_grpc_stream(channel_); }
+    result<std::shared_ptr<frame_stream>> connect(const deadline&) override {
+        return open_grpc_stream(channel_);
+    }
 
     std::shared_ptr<grpc_channel> channel_;
 };
@@ -91,8 +92,9 @@ result<received_frame> from_message(const ::grpc::ByteBuffer& message, std::uint
         if (frames.size() > 1) break;
     }
     if (frames.size() != 1 || !assembler.idle()) {
-        return error{.code = code::internal,
-                     .message = "a message of " + std::to_string(message.Length()) + " bytes is not one frame"};
+        return error{
+            .code = code::internal,
+            .message = "a message of " + std::to_string(message.Length()) + " bytes is not one frame"};
     }
     return std::move(frames.front());
 }
@@ -103,7 +105,8 @@ error error_of_status(const ::grpc::Status& status, const std::string& name) {
     auto failure = error_of_number(static_cast<std::uint32_t>(status.error_code()), std::move(text));
     if (failure.code == code::unavailable) failure.message = name + ": " + failure.message;
     if (failure.code == code::unimplemented) {
-        failure.message += "; " + name + " takes no frames over gRPC: over http this client also speaks Open Inference";
+        failure.message +=
+            "; " + name + " takes no frames over gRPC: over http this client also speaks Open Inference";
     }
     return failure;
 }
@@ -122,11 +125,13 @@ result<client> connect(std::string_view url, options options) {
         if (auto read = detail::make_trust(options.root_certificates); !read) return std::move(read).error();
     }
     ::grpc::ChannelArguments arguments;
-    arguments.SetMaxReceiveMessageSize(static_cast<int>(std::min<std::uint64_t>(options.max_frame_bytes, INT_MAX)));
+    arguments.SetMaxReceiveMessageSize(
+        static_cast<int>(std::min<std::uint64_t>(options.max_frame_bytes, INT_MAX)));
     arguments.SetMaxSendMessageSize(-1);
     arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, detail::longest_reconnect_ms);
-    auto channel = ::grpc::CreateCustomChannel(address->authority(), detail::credentials_of(*address, options), arguments);
+    auto channel = ::grpc::CreateCustomChannel(address->authority(),
+                                               detail::credentials_of(*address, options), arguments);
     auto shared = std::make_shared<detail::grpc_channel>(detail::grpc_channel{
         channel, ::grpc::GenericStub(channel), address->text(), options.token, options.max_frame_bytes});
     return client(std::make_unique<detail::grpc_transport>(std::move(shared)), std::move(options));
