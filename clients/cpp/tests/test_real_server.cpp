@@ -220,10 +220,10 @@ TEST_P(every_transport, shares_memory_over_unix_sockets) {
 
 #ifdef KINGPOLE_WITH_GRPC
 INSTANTIATE_TEST_SUITE_P(over, every_transport, testing::Values("http", "frame", "unix", "grpc"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& over) { return over.param; });
 #else
 INSTANTIATE_TEST_SUITE_P(over, every_transport, testing::Values("http", "frame", "unix"),
-                         [](const auto& info) { return info.param; });
+                         [](const auto& over) { return over.param; });
 #endif
 
 }  // namespace
