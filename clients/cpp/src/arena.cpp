@@ -103,7 +103,8 @@ std::optional<block> arena::take(std::size_t nbytes) {
     const std::size_t wanted = rounded(nbytes);
     const std::lock_guard lock(mutex_);
     for (auto range = free_.begin(); range != free_.end(); ++range) {
-        const auto [offset, available] = *range;
+        const std::size_t offset = range->first;
+        const std::size_t available = range->second;
         if (available < wanted) continue;
         free_.erase(range);
         if (available > wanted) free_.emplace(offset + wanted, available - wanted);
