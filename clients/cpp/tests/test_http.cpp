@@ -99,7 +99,7 @@ TEST(http, that_is_none_ends_in_an_error) {
 }
 
 TEST(http, is_given_up_when_a_stop_comes) {
-    scripted_server server(answers{{"", false}});
+    scripted_server server(answers{{"", false}, {"", false}});
     auto client = made(server);
     std::stop_source stop;
     std::jthread giver([&] {
@@ -110,7 +110,7 @@ TEST(http, is_given_up_when_a_stop_comes) {
 }
 
 TEST(http, waits_no_longer_than_the_timeout) {
-    scripted_server server(answers{{"", false}});
+    scripted_server server(answers{{"", false}, {"", false}});
     auto late = asked();
     late.timeout = std::chrono::milliseconds(50);
     EXPECT_EQ(made(server).infer(late).error().code, code::deadline_exceeded);

@@ -11,8 +11,8 @@ namespace {
 /// The call; it keeps itself until it has ended.
 class grpc_call final : public ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::grpc::ByteBuffer> {
   public:
-    grpc_call(std::shared_ptr<grpc_channel> channel, ::grpc::ByteBuffer request)
-        : channel_(std::move(channel)), request_(std::move(request)) {}
+    grpc_call(const grpc_channel& channel, ::grpc::ByteBuffer request)
+        : call_(channel.calls), channel_(&channel), request_(std::move(request)) {}
 
     void run(std::shared_ptr<grpc_call> self) {
         self_ = std::move(self);
@@ -50,6 +50,12 @@ class grpc_call final : public ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::g
 
     void cancel() { context_.TryCancel(); }
 
+    /// Wait until the call has ended; false if that takes too long.
+    bool wait_done(clock::time_point until) {
+        std::unique_lock lock(mutex_);
+        return changed_.wait_until(lock, until, [this] { return state_ == state::done; });
+    }
+
     /// Let the call end.
     void release() {
         if (!released_.exchange(true)) RemoveHold();
@@ -77,7 +83,8 @@ class grpc_call final : public ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::g
         changed_.notify_all();
     }
 
-    std::shared_ptr<grpc_channel> channel_;
+    grpc_calls::one call_;
+    const grpc_channel* channel_;
     ::grpc::ByteBuffer request_;
     ::grpc::ByteBuffer incoming_;
     ::grpc::ClientContext context_;
@@ -91,8 +98,10 @@ class grpc_call final : public ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::g
 
 class grpc_source final : public source {
   public:
-    grpc_source(std::shared_ptr<grpc_call> call, deadline deadline, std::stop_token stop)
-        : call_(std::move(call)),
+    grpc_source(std::shared_ptr<grpc_channel> channel, std::shared_ptr<grpc_call> call, deadline deadline,
+                std::stop_token stop)
+        : channel_(std::move(channel)),
+          call_(std::move(call)),
           deadline_(deadline),
           stop_(std::move(stop)),
           on_stop_(stop_, canceller{call_.get()}) {}
@@ -105,9 +114,9 @@ class grpc_source final : public source {
     }
 
     void close(bool ended) override {
-        // The server ends a call by itself once its only request is answered.
-        if (!ended) call_->cancel();
         call_->release();
+        // The server ends a call by itself once its only request is answered, if it is an honest one.
+        if (!ended || !call_->wait_done(clock::now() + grace)) call_->cancel();
     }
 
   private:
@@ -116,6 +125,7 @@ class grpc_source final : public source {
         void operator()() const noexcept { call->cancel(); }
     };
 
+    std::shared_ptr<grpc_channel> channel_;
     std::shared_ptr<grpc_call> call_;
     deadline deadline_;
     std::stop_token stop_;
@@ -127,9 +137,10 @@ class grpc_source final : public source {
 result<std::unique_ptr<source>> open_grpc_source(const std::shared_ptr<grpc_channel>& channel,
                                                  outgoing_frame frame, const request& request,
                                                  const deadline& deadline, std::stop_token stop) {
-    auto call = std::make_shared<grpc_call>(channel, to_message(std::move(frame), &request));
+    auto call = std::make_shared<grpc_call>(*channel, to_message(std::move(frame), &request));
     call->run(call);
-    return std::unique_ptr<source>(std::make_unique<grpc_source>(std::move(call), deadline, std::move(stop)));
+    return std::unique_ptr<source>(
+        std::make_unique<grpc_source>(channel, std::move(call), deadline, std::move(stop)));
 }
 
 }  // namespace kingpole::detail

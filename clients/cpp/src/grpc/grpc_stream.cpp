@@ -12,7 +12,7 @@ namespace {
 class grpc_stream final : public frame_stream,
                           private ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::grpc::ByteBuffer> {
   public:
-    explicit grpc_stream(std::shared_ptr<grpc_channel> channel) : channel_(std::move(channel)) {}
+    explicit grpc_stream(const grpc_channel& channel) : call_(channel.calls), channel_(&channel) {}
 
     void run() {
         self_ = shared_from_this();
@@ -84,7 +84,8 @@ class grpc_stream final : public frame_stream,
         RemoveHold();
     }
 
-    std::shared_ptr<grpc_channel> channel_;
+    grpc_calls::one call_;
+    const grpc_channel* channel_;
     ::grpc::ClientContext context_;
     ::grpc::ByteBuffer incoming_;
     std::mutex mutex_;
@@ -96,7 +97,7 @@ class grpc_stream final : public frame_stream,
 }  // namespace
 
 result<std::shared_ptr<frame_stream>> open_grpc_stream(const std::shared_ptr<grpc_channel>& channel) {
-    auto stream = std::make_shared<grpc_stream>(channel);
+    auto stream = std::make_shared<grpc_stream>(*channel);
     stream->run();
     return std::shared_ptr<frame_stream>(std::move(stream));
 }

@@ -132,8 +132,8 @@ result<client> connect(std::string_view url, options options) {
     arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, detail::longest_reconnect_ms);
     auto channel = ::grpc::CreateCustomChannel(address->authority(),
                                                detail::credentials_of(*address, options), arguments);
-    auto shared = std::make_shared<detail::grpc_channel>(detail::grpc_channel{
-        channel, ::grpc::GenericStub(channel), address->text(), options.token, options.max_frame_bytes});
+    auto shared = std::make_shared<detail::grpc_channel>(channel, address->text(), options.token,
+                                                         options.max_frame_bytes);
     return client(std::make_unique<detail::grpc_transport>(std::move(shared)), std::move(options));
 }
 
