@@ -126,7 +126,7 @@ json describe_parameters(const flatbuffers::Vector<flatbuffers::Offset<wire::Par
 json describe_request(const received_frame& frame) {
     const auto& from = *frame.header->message_as_Request();
     json inputs = json::array();
-    for (const auto* each : *from.inputs()) {
+    const auto describe_input = [&](const wire::Tensor* each) {
         json data = "";
         if (each->location() == wire::Location::INLINE) {
             data =
@@ -140,7 +140,8 @@ json describe_request(const received_frame& frame) {
                           {"datatype", name(static_cast<datatype>(each->datatype()))},
                           {"shape", shape},
                           {"data_hex", data}});
-    }
+    };
+    if (from.inputs() != nullptr) std::for_each(from.inputs()->begin(), from.inputs()->end(), describe_input);
     json outputs = json::array();
     if (from.outputs() != nullptr) {
         for (const auto* each : *from.outputs()) outputs.push_back(words(each->name()));

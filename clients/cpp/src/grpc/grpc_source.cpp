@@ -11,7 +11,7 @@ namespace {
 /// The call; it keeps itself until it has ended.
 class grpc_call final : public ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::grpc::ByteBuffer> {
   public:
-    grpc_call(const grpc_channel& channel, ::grpc::ByteBuffer request)
+    grpc_call(grpc_channel& channel, ::grpc::ByteBuffer request)
         : call_(channel.calls), channel_(&channel), request_(std::move(request)) {}
 
     void run(std::shared_ptr<grpc_call> self) {
@@ -84,7 +84,7 @@ class grpc_call final : public ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::g
     }
 
     grpc_calls::one call_;
-    const grpc_channel* channel_;
+    grpc_channel* channel_;
     ::grpc::ByteBuffer request_;
     ::grpc::ByteBuffer incoming_;
     ::grpc::ClientContext context_;

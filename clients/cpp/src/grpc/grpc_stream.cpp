@@ -12,7 +12,7 @@ namespace {
 class grpc_stream final : public frame_stream,
                           private ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::grpc::ByteBuffer> {
   public:
-    explicit grpc_stream(const grpc_channel& channel) : call_(channel.calls), channel_(&channel) {}
+    explicit grpc_stream(grpc_channel& channel) : call_(channel.calls), channel_(&channel) {}
 
     void run() {
         self_ = shared_from_this();
@@ -85,7 +85,7 @@ class grpc_stream final : public frame_stream,
     }
 
     grpc_calls::one call_;
-    const grpc_channel* channel_;
+    grpc_channel* channel_;
     ::grpc::ClientContext context_;
     ::grpc::ByteBuffer incoming_;
     std::mutex mutex_;
