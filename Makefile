@@ -47,7 +47,7 @@ test-clients: setup ## run the tests of the clients whose toolchains are here (R
 	KINGPOLE_REQUIRE=$(REQUIRE) clients/each test
 
 conformance: setup ## hold every client to the same cases against the real server
-	protocol/conformance/run $(if $(filter 1,$(REQUIRE)),--require)
+	protocol/conformance/run --tries 2 $(if $(filter 1,$(REQUIRE)),--require)
 
 check: setup ## formatters, linters, type checkers, layers, generated files
 	cargo fmt --all --check

@@ -34,10 +34,15 @@ class LanguageRun:
     """All cases of one client, one after another."""
 
     def __init__(
-        self, program: Path, cases: Sequence[Case], transports: Sequence[str], say: Callable[[Result], None]
+        self,
+        program: Path,
+        cases: Sequence[Case],
+        transports: Sequence[str],
+        say: Callable[[Result], None],
+        tries: int = 1,
     ) -> None:
         self._program, self._language = program, program.parent.name
-        self._cases, self._transports, self._say = cases, transports, say
+        self._cases, self._transports, self._say, self._tries = cases, transports, say, tries
 
     def results(self) -> list[Result]:
         """Run what there is to run; a failure of the machinery is a failure of the cases."""
@@ -95,13 +100,24 @@ class LanguageRun:
 
     def _result(self, around: Surroundings, case: Case, kind: str, transport: str) -> Result:
         started = time.monotonic()
-        try:
-            outcome = case.check(around, kind, transport)
-        except (ServerFailedError, OSError, RuntimeError) as error:
-            outcome = failed(f"the runner could not go on: {error}")
+        outcome = self._outcome(around, case, kind, transport)
+        for _ in range(1, self._tries):
+            if outcome.state is not State.FAILED:
+                break
+            again = self._outcome(around, case, kind, transport)
+            first = outcome.reason.splitlines()[-1:]
+            outcome = (
+                again if again.reason else Outcome(again.state, f"only when tried again: {' '.join(first)}")
+            )
         result = Result(self._language, case.name, kind + transport, outcome, time.monotonic() - started)
         self._say(result)
         return result
+
+    def _outcome(self, around: Surroundings, case: Case, kind: str, transport: str) -> Outcome:
+        try:
+            return case.check(around, kind, transport)
+        except (ServerFailedError, OSError, RuntimeError) as error:
+            return failed(f"the runner could not go on: {error}")
 
 
 def run_all(
@@ -110,9 +126,10 @@ def run_all(
     cases: Sequence[Case],
     transports: Sequence[str],
     say: Callable[[Result], None],
+    tries: int = 1,
 ) -> list[Result]:
     """Run languages side by side, as many as there are cores; results are in the languages' order."""
-    runs = [LanguageRun(clients / name / "run", cases, transports, say) for name in chosen]
+    runs = [LanguageRun(clients / name / "run", cases, transports, say, tries) for name in chosen]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
         return [result for results in pool.map(LanguageRun.results, runs) for result in results]
 
@@ -138,6 +155,9 @@ def main(arguments: Sequence[str] | None = None, clients: Path = CLIENTS) -> int
         "--transport", action="append", choices=TRANSPORTS, metavar="NAME", help=", ".join(TRANSPORTS)
     )
     parser.add_argument("--require", action="store_true", help="a missing toolchain is a failure too")
+    parser.add_argument(
+        "--tries", type=int, default=1, metavar="N", help="how often a failing case is tried (and told of)"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write every outcome")
     options = parser.parse_args(arguments)
     unknown = [name for name in options.languages if name not in there]
@@ -147,7 +167,7 @@ def main(arguments: Sequence[str] | None = None, clients: Path = CLIENTS) -> int
     chosen = list(dict.fromkeys(options.languages)) or there
     cases = [case for case in CASES if not options.case or case.name in options.case]
     started = time.monotonic()
-    results = run_all(clients, chosen, cases, options.transport or (), _say)
+    results = run_all(clients, chosen, cases, options.transport or (), _say, options.tries)
     print(table(results, [case.name for case in cases], chosen))
     print(f"\n{len(results)} runs of {len(chosen)} clients in {time.monotonic() - started:.0f} s")
     if options.json:

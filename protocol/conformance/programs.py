@@ -29,7 +29,7 @@ class State(Enum):
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a case ended, and why; the reason is empty for a good end."""
+    """How a case ended, and why; a good end has a reason only if it was not the first try."""
 
     state: State
     reason: str = ""

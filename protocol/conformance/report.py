@@ -47,12 +47,12 @@ def table(results: Sequence[Result], cases: Sequence[str], languages: Sequence[s
 
 
 def reasons(results: Sequence[Result]) -> list[str]:
-    """List why something did not apply, shortly, and then why something failed, in full."""
+    """List why something did not apply or took more tries, shortly; then why something failed, in full."""
     short: dict[tuple[str, str, str], list[str]] = {}
     long: list[str] = []
     for result in results:
         outcome = result.outcome
-        if outcome.state in (State.NOT_APPLICABLE, State.NO_TOOLCHAIN) and outcome.reason:
+        if outcome.state is not State.FAILED and outcome.reason:
             short.setdefault((result.language, result.case, outcome.reason), []).append(result.transport)
         elif outcome.state is State.FAILED:
             title = " ".join(word for word in (result.language, result.transport, result.case) if word)

@@ -67,6 +67,18 @@ def test_a_program_that_fails_or_does_not_apply_is_shown_with_its_reason(
 
 
 @needs_core
+def test_a_case_that_passes_only_when_it_is_tried_again_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_client(
+        tmp_path, "moody", f"[ -e {tmp_path}/seen ] && exit 0; touch {tmp_path}/seen; echo not now; exit 1"
+    )
+    status, outcomes = run(tmp_path, "--case", "server", "--tries", "2")
+    assert (status, outcomes["moody", "server"]) == (0, ("ok", "only when tried again: not now"))
+    assert "moody server (unix): only when tried again: not now" in capsys.readouterr().out
+
+
+@needs_core
 def test_a_program_that_says_all_is_well_is_not_believed(tmp_path: Path) -> None:
     write_client(tmp_path, "liar", "exit 0")
     checked = ("cancel", "stream", "killed", "shared-memory", "encode")
