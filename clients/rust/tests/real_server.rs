@@ -3,7 +3,6 @@
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use kingpole_client::{Client, Code, Datatype, Request, Tensor};
 
@@ -133,7 +132,9 @@ fn the_blocking_client_asks_the_same() {
 
     let Some(server) = Server::start("blocking") else { return };
     for url in server.urls() {
-        let client = blocking::Client::build(Client::builder(&url).timeout(Duration::from_secs(5))).unwrap();
+        let client =
+            blocking::Client::build(Client::builder(&url).timeout(std::time::Duration::from_secs(5)))
+                .unwrap();
         assert_eq!(client.infer(ask(2)).unwrap().outputs[0].shape[1], 2);
         let many: Vec<_> = client.infer_many((1..20).map(ask), 4).map(|response| response.unwrap()).collect();
         assert!(many.iter().zip(1..).all(|(response, size)| response.outputs[0].shape[1] == size));
@@ -149,7 +150,8 @@ async fn the_client_is_a_service() {
     use tower_service::Service;
 
     let Some(server) = Server::start("tower") else { return };
-    let mut client = Client::builder(&server.urls()[0]).timeout(Duration::from_secs(5)).build().unwrap();
+    let mut client =
+        Client::builder(&server.urls()[0]).timeout(std::time::Duration::from_secs(5)).build().unwrap();
     std::future::poll_fn(|context| client.poll_ready(context)).await.unwrap();
     assert_eq!(client.call(ask(2)).await.unwrap().outputs[0].shape[1], 2);
 }
