@@ -18,7 +18,10 @@ struct contender {
 };
 
 /// Values as every contender sends them.
-inline std::vector<float> values_of(std::size_t count) { return std::vector<float>(count, 0.5F); }
+inline std::vector<float> values_of(std::size_t count) {
+    std::vector<float> values(count, 0.5F);
+    return values;
+}
 
 /// The bytes of a frame made in advance, there and back over the bare transport.
 contender floor_over_http(const std::string& url);

@@ -11,8 +11,8 @@ namespace {
 /// The call; it keeps itself until it has ended.
 class grpc_call final : public ::grpc::ClientBidiReactor<::grpc::ByteBuffer, ::grpc::ByteBuffer> {
   public:
-    grpc_call(grpc_channel& channel, ::grpc::ByteBuffer request)
-        : call_(channel.calls), channel_(&channel), request_(std::move(request)) {}
+    grpc_call(grpc_channel& channel, const ::grpc::ByteBuffer& request)
+        : call_(channel.calls), channel_(&channel), request_(request) {}
 
     void run(std::shared_ptr<grpc_call> self) {
         self_ = std::move(self);
