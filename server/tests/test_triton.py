@@ -47,7 +47,7 @@ def test_a_configuration_is_mapped_field_by_field() -> None:
     ("text", "reason"),
     [
         ("sequence_batching { iterative_sequence: true }", "iterative_sequence: not supported"),
-        ("ensemble_scheduling { step [ { model_name: 'a' } ] }", "ensembles are not supported"),
+        ("ensemble_scheduling { step [ { model_name: '../a' } ] }", "model"),
         ("model_transaction_policy { decoupled: 3 }", "decoupled"),
         ("model_operations { op_library_filename: 'x.so' }", "libraries of operators are not loaded"),
         ('platform: "caffe2_netdef"', "platform 'caffe2_netdef' is not supported"),

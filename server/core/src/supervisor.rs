@@ -337,7 +337,13 @@ impl Worker {
                 continue;
             }
             match self.load_within_limit(connection, &kept).await {
-                Ok(_) if wanted() => self.models.loaded(handle),
+                Ok(_) if wanted() => {
+                    // It loads: what ended the worker before was somebody else.
+                    if let Some(kept) = lock(&self.loads).get_mut(&handle) {
+                        kept.ended = 0;
+                    }
+                    self.models.loaded(handle);
+                }
                 // It was unloaded meanwhile.
                 Ok(_) => {
                     let _ = tokio::time::timeout(UNLOAD_WAIT, connection.unload(handle)).await;
