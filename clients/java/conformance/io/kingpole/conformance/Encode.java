@@ -14,8 +14,6 @@ import java.util.List;
  * Writes this client's own encoding of each request among the vectors, for the others to decode.
  */
 final class Encode {
-  private static final long EXCHANGE = 7;
-
   private Encode() {}
 
   static void run(Path directory, Path out) throws IOException {
@@ -31,7 +29,8 @@ final class Encode {
       }
       InferRequest request = RequestVectors.of(Vectors.at(message, "request"));
       long timeoutUs = request.timeout().map(t -> t.toNanos() / 1000).orElse(0L);
-      byte[] frame = new RequestEncoder(request, timeoutUs).encode(EXCHANGE).joined().array();
+      long exchange = Vectors.integer(Vectors.at(vector.fields(), "value", "exchange"));
+      byte[] frame = new RequestEncoder(request, timeoutUs).encode(exchange).joined().array();
       Files.write(out.resolve(vector.name() + ".bin"), frame);
     }
   }
