@@ -7,6 +7,7 @@ use std::time::Duration;
 use kingpole_wire::Scatter;
 use kingpole_wire::frame::{FrameReader, encode_cancel};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::sync::mpsc::WeakUnboundedSender;
 use tokio::time::timeout;
 
 use crate::connect::Socket;
@@ -70,14 +71,8 @@ fn start(
                 Ok(false) => break Error::unavailable(format!("{name} closed the connection")),
                 Err(error) => break error,
             }
-            match hand_out(&mut reader, &exchanges) {
-                Ok(unwanted) => {
-                    for exchange in unwanted {
-                        let Some(cancel) = cancel.upgrade() else { break };
-                        let _ = cancel.send(encode_cancel(exchange));
-                    }
-                }
-                Err(error) => break error,
+            if let Err(error) = hand_out(&mut reader, &exchanges, &cancel) {
+                break error;
             }
         };
         exchanges.fail(&error);
@@ -85,13 +80,22 @@ fn start(
     tokio::spawn(reading).abort_handle()
 }
 
-/// Give every whole frame to whoever waits for it; the exchanges to cancel.
-pub(crate) fn hand_out(reader: &mut FrameReader, exchanges: &Exchanges) -> Result<Vec<u64>> {
+/// Give every whole frame to whoever waits for it, and cancel what nobody wants any more.
+pub(crate) fn hand_out(
+    reader: &mut FrameReader,
+    exchanges: &Exchanges,
+    cancel: &WeakUnboundedSender<Scatter>,
+) -> Result<()> {
     let mut unwanted = Vec::new();
     while let Some(frame) = reader.next_frame_bytes().map_err(Error::unreadable)? {
         unwanted.extend(exchanges.answer(&frame)?);
     }
-    Ok(unwanted)
+    for exchange in unwanted {
+        // Without a sender the conversation is over, and all of its exchanges with it.
+        let Some(cancel) = cancel.upgrade() else { break };
+        let _ = cancel.send(encode_cancel(exchange));
+    }
+    Ok(())
 }
 
 /// Write everything.

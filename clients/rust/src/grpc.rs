@@ -9,7 +9,7 @@ use h2::{RecvStream, SendStream};
 use http::{HeaderMap, Method, Request, Version};
 use kingpole_values::Code;
 use kingpole_wire::Scatter;
-use kingpole_wire::frame::{FrameReader, encode_cancel};
+use kingpole_wire::frame::FrameReader;
 use kingpole_wire::status::code_of_http;
 use tokio::time::timeout;
 
@@ -99,14 +99,8 @@ impl Channel {
                     Ok(false) => break Error::unavailable(format!("{} ended the stream", source.name)),
                     Err(error) => break error,
                 }
-                match hand_out(&mut reader, &exchanges) {
-                    Ok(unwanted) => {
-                        for exchange in unwanted {
-                            let Some(cancel) = cancel.upgrade() else { break };
-                            let _ = cancel.send(encode_cancel(exchange));
-                        }
-                    }
-                    Err(error) => break error,
+                if let Err(error) = hand_out(&mut reader, &exchanges, &cancel) {
+                    break error;
                 }
             };
             exchanges.fail(&error);

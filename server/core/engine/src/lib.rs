@@ -37,7 +37,7 @@ pub use decide::{BatchingPolicy, Decision, Reason, Waiting, decide};
 pub use engine::Engine;
 pub use lane::{Lane, LaneFailure, LaneFuture, LaneOutcome};
 pub use metrics::{BatchStatistics, CountAndTime, ModelStatistics, ResponseStatistics};
-pub use pending::Responder;
+pub use pending::{Responder, waiter};
 pub use pipeline::{Pipeline, StepConfiguration};
 pub use pool::Pool;
 pub use profile::Profile;

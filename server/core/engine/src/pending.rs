@@ -41,6 +41,29 @@ pub trait Responder: Send {
     }
 }
 
+struct Waiter(oneshot::Sender<Result<InferResponse>>);
+
+impl Responder for Waiter {
+    fn answer(self: Box<Self>, result: Result<InferResponse>) {
+        // Whoever asked has gone, so that there is nobody to tell.
+        let _ = self.0.send(result);
+    }
+
+    fn is_cancelled(&mut self) -> bool {
+        self.0.is_closed()
+    }
+
+    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_closed(cx)
+    }
+}
+
+/// A way back that somebody waits at the other end of. Dropping that end cancels the request.
+pub fn waiter() -> (Box<dyn Responder>, oneshot::Receiver<Result<InferResponse>>) {
+    let (sender, answer) = oneshot::channel();
+    (Box::new(Waiter(sender)), answer)
+}
+
 /// Holds a responder until it is used. Dropped unused, it answers `INTERNAL`, so that a fault of
 /// ours is seen as an error and never as silence.
 pub(crate) struct Answer(Option<Box<dyn Responder>>);

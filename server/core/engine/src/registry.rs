@@ -96,7 +96,7 @@ pub struct IndexRow {
 }
 
 /// An immutable snapshot of all that is served.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Registry {
     /// Versions ascending, the latest last.
     models: HashMap<ByteString, Vec<Arc<Model>>>,
@@ -209,50 +209,30 @@ impl Registry {
 
     /// With this version served, in place of one of the same name and version if there is one.
     pub fn with(&self, model: Arc<Model>) -> Self {
-        let mut models = self.models.clone();
-        let versions = models.entry(model.spec.name.clone()).or_default();
+        let mut next = self.clone();
+        let versions = next.models.entry(model.spec.name.clone()).or_default();
         versions.retain(|other| other.spec.version != model.spec.version);
         versions.push(model);
         versions.sort_by(|a, b| version_order(&a.spec.version, &b.spec.version));
-        Self {
-            models,
-            absent: self.absent.clone(),
-            default_model: self.default_model.clone(),
-            is_starting: self.is_starting,
-        }
+        next
     }
 
     /// Without exactly this load.
     pub fn without(&self, number: usize) -> Self {
-        let mut models = self.models.clone();
-        for versions in models.values_mut() {
+        let mut next = self.clone();
+        for versions in next.models.values_mut() {
             versions.retain(|model| model.number != number);
         }
-        models.retain(|_, versions| !versions.is_empty());
-        Self {
-            models,
-            absent: self.absent.clone(),
-            default_model: self.default_model.clone(),
-            is_starting: self.is_starting,
-        }
+        next.models.retain(|_, versions| !versions.is_empty());
+        next
     }
 
     pub fn with_absent(&self, rows: Vec<IndexRow>) -> Self {
-        Self {
-            models: self.models.clone(),
-            absent: Arc::new(rows),
-            default_model: self.default_model.clone(),
-            is_starting: false,
-        }
+        Self { absent: Arc::new(rows), is_starting: false, ..self.clone() }
     }
 
     pub fn starting(&self) -> Self {
-        Self {
-            models: self.models.clone(),
-            absent: self.absent.clone(),
-            default_model: self.default_model.clone(),
-            is_starting: true,
-        }
+        Self { is_starting: true, ..self.clone() }
     }
 
     pub fn with_default(default_model: Option<ByteString>) -> Self {

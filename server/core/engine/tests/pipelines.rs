@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kingpole_engine::{
     Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFuture, Model, ModelSpec, Pipeline,
-    Placement, Pool, Profile, Responder, ServerInfo, Shared, StepConfiguration, TensorSpec,
+    Placement, Pool, Profile, ServerInfo, Shared, StepConfiguration, TensorSpec, waiter,
 };
 use kingpole_values::{
     Code, Datatype, Error, InferRequest, InferResponse, RequestedOutput, Result, Shape, Tensor,
@@ -93,25 +93,9 @@ impl Bench {
     }
 
     fn ask(&self, request: InferRequest) -> oneshot::Receiver<Result<InferResponse>> {
-        let (sender, receiver) = oneshot::channel();
-        self.engine.infer(request, Instant::now(), Box::new(Channel(sender)));
-        receiver
-    }
-}
-
-struct Channel(oneshot::Sender<Result<InferResponse>>);
-
-impl Responder for Channel {
-    fn answer(self: Box<Self>, result: Result<InferResponse>) {
-        let _ = self.0.send(result);
-    }
-
-    fn is_cancelled(&mut self) -> bool {
-        self.0.is_closed()
-    }
-
-    fn poll_cancelled(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<()> {
-        self.0.poll_closed(cx)
+        let (responder, answer) = waiter();
+        self.engine.infer(request, Instant::now(), responder);
+        answer
     }
 }
 

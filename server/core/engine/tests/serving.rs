@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kingpole_engine::{
     Clock, Engine, EngineConfiguration, InlineModel, Lane, LaneBatch, LaneFailure, LaneFuture, LaneOutcome,
-    Model, ModelSpec, Placement, Pool, Profile, Responder, ServerInfo, Shared, TensorSpec,
+    Model, ModelSpec, Placement, Pool, Profile, Responder, ServerInfo, Shared, TensorSpec, waiter,
 };
 use kingpole_values::{
     Code, Datatype, Error, InferRequest, InferResponse, Parameter, Parameters, Result, Shape, Stage, Tensor,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 fn shared() -> Arc<Shared> {
     let info = ServerInfo { name: "kingpole", version: "0", extensions: vec![] };
@@ -289,23 +289,6 @@ fn a_client_that_leaves_or_a_deadline_ends_a_decoupled_batch() {
     });
 }
 
-/// Answers a future; its client has gone once that is dropped.
-struct Waiter(oneshot::Sender<Result<InferResponse>>);
-
-impl Responder for Waiter {
-    fn answer(self: Box<Self>, result: Result<InferResponse>) {
-        let _ = self.0.send(result);
-    }
-
-    fn is_cancelled(&mut self) -> bool {
-        self.0.is_closed()
-    }
-
-    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_closed(cx)
-    }
-}
-
 #[test]
 fn a_request_whose_client_goes_leaves_the_queue_while_no_lane_looks_at_it() {
     on_a_reactor(async |shared, engine| {
@@ -313,7 +296,7 @@ fn a_request_whose_client_goes_leaves_the_queue_while_no_lane_looks_at_it() {
         let placement = Placement::Lanes(pool.clone(), 1);
         shared.publish(Model::new(specification("m", "1"), placement, Profile::default(), 1).0);
         let ask = |value: u8| {
-            let (sender, answer) = oneshot::channel();
+            let (responder, answer) = waiter();
             let input = Tensor {
                 name: "x".into(),
                 datatype: Datatype::Uint8,
@@ -321,7 +304,7 @@ fn a_request_whose_client_goes_leaves_the_queue_while_no_lane_looks_at_it() {
                 data: Bytes::copy_from_slice(&[value]),
             };
             let request = InferRequest { model: "m".into(), inputs: vec![input], ..InferRequest::default() };
-            engine.infer(request, Instant::now(), Box::new(Waiter(sender)));
+            engine.infer(request, Instant::now(), responder);
             answer
         };
         let (gone, stays) = (ask(1), ask(2));

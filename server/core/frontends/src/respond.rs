@@ -4,33 +4,14 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use http::HeaderMap;
-use kingpole_engine::{ControlRequest, Engine, Responder};
+use kingpole_engine::{ControlRequest, Engine, Responder, waiter};
 use kingpole_values::{Error, InferRequest, InferResponse, Result};
-use tokio::sync::oneshot;
 
 use crate::classification;
 use crate::outlet::{Outflow, Outlet, Want, Wanted, outlet, want};
 
 /// What the names of parameters begin with whose values are a model's files.
 pub(crate) const FILE: &str = "file:";
-
-/// Answers a waiting future; dropping the future cancels the request.
-struct Waiter(oneshot::Sender<Result<InferResponse>>);
-
-impl Responder for Waiter {
-    fn answer(self: Box<Self>, result: Result<InferResponse>) {
-        // The client has gone, so that there is nobody to tell.
-        let _ = self.0.send(result);
-    }
-
-    fn is_cancelled(&mut self) -> bool {
-        self.0.is_closed()
-    }
-
-    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_closed(cx)
-    }
-}
 
 /// Gives any number of responses to whoever holds the other end.
 struct Speaker {
@@ -95,8 +76,8 @@ pub(crate) async fn infer(
     request: InferRequest,
     received: Instant,
 ) -> Result<InferResponse> {
-    let (sender, answer) = oneshot::channel();
-    classification::infer(engine, request, received, Box::new(Waiter(sender)));
+    let (responder, answer) = waiter();
+    classification::infer(engine, request, received, responder);
     answer.await.unwrap_or_else(|_| Err(Error::internal("the request was dropped unanswered")))
 }
 

@@ -11,14 +11,13 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use kingpole_values::{
-    Code, Error, InferRequest, InferResponse, Parameters, RequestedOutput, Result, Sequence, Tensor, Timing,
+    ByteString, Code, Error, InferRequest, Parameters, RequestedOutput, Result, Sequence, Tensor, Timing,
 };
-use tokio::sync::oneshot;
 
 use super::rows::{Parting, apart, nothing, parting, together};
 use super::{Pipeline, Step};
 use crate::pending::Pending;
-use crate::{Engine, Responder};
+use crate::{Engine, waiter};
 
 /// A request whose time is less than this part of what its way needs, by what was learned, is refused. What was learned
 /// is a mean, and a request may be luckier.
@@ -36,7 +35,6 @@ enum Slot {
 /// What all steps of a run are asked with.
 struct Carried {
     deadline_us: Option<u64>,
-    priority: u32,
     parameters: Parameters,
     sequence: Option<Sequence>,
     inputs_may_change: bool,
@@ -54,24 +52,6 @@ struct Run {
     running: Vec<(usize, StepFuture)>,
     ended: Vec<bool>,
     ahead_us: Vec<u64>,
-}
-
-/// Answers a step's future; dropping that cancels the request.
-struct Waiter(oneshot::Sender<Result<InferResponse>>);
-
-impl Responder for Waiter {
-    fn answer(self: Box<Self>, result: Result<InferResponse>) {
-        // Nobody is left to tell when the run was given up.
-        let _ = self.0.send(result);
-    }
-
-    fn is_cancelled(&mut self) -> bool {
-        self.0.is_closed()
-    }
-
-    fn poll_cancelled(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        self.0.poll_closed(cx)
-    }
 }
 
 /// Take a request through its pipeline and answer it.
@@ -121,7 +101,6 @@ impl Run {
         }
         let carried = Carried {
             deadline_us: pending.deadline_us,
-            priority: 0,
             parameters: std::mem::take(&mut pending.parameters),
             sequence: pending.sequence.take(),
             inputs_may_change: pending.inputs_may_change,
@@ -292,8 +271,8 @@ async fn ask(
     }
     let mut waiting = Vec::new();
     for inputs in apart(inputs, rows, parting)? {
-        let (sender, answer) = oneshot::channel();
-        engine.infer_step(request(&engine, step, &carried, inputs), Instant::now(), Box::new(Waiter(sender)));
+        let (responder, answer) = waiter();
+        engine.infer_step(request(&engine, step, &carried, inputs), Instant::now(), responder);
         waiting.push(answer);
     }
     let mut by_output: Vec<Vec<Tensor>> =
@@ -309,20 +288,17 @@ async fn ask(
 }
 
 fn request(engine: &Engine, step: &Step, carried: &Carried, inputs: Vec<Tensor>) -> InferRequest {
-    let output = |(name, _): &(_, usize)| RequestedOutput {
-        name: kingpole_values::ByteString::clone(name),
-        parameters: Vec::new(),
-    };
+    let output =
+        |(name, _): &(ByteString, usize)| RequestedOutput { name: name.clone(), parameters: Vec::new() };
     InferRequest {
         model: step.model.clone(),
         version: step.version.clone(),
-        id: None,
         inputs,
         outputs: step.outputs.iter().map(output).collect(),
         parameters: carried.parameters.clone(),
         timeout_us: carried.deadline_us.map(|at_us| at_us.saturating_sub(engine.shared().clock.now_us())),
-        priority: carried.priority,
         sequence: carried.sequence.clone(),
         inputs_may_change: carried.inputs_may_change,
+        ..InferRequest::default()
     }
 }

@@ -55,6 +55,11 @@ pub fn encoded(id: &str, values: &[f32]) -> Bytes {
     framed(&encode_infer_request(&request(id, values), false).into_bytes())
 }
 
+/// The head of a call.
+fn opened(path: &str) -> Request<()> {
+    Request::post(format!("http://test{path}")).header("content-type", "application/grpc").body(()).unwrap()
+}
+
 pub struct Answer {
     pub headers: HeaderMap,
     pub status: u16,
@@ -280,10 +285,7 @@ async fn a_watcher_hears_of_the_end() {
     let server = Server::start();
     let client = client(&server).await;
     let mut ready = client.clone().ready().await.unwrap();
-    let request = Request::post("http://test/grpc.health.v1.Health/Watch")
-        .header("content-type", "application/grpc")
-        .body(())
-        .unwrap();
+    let request = opened("/grpc.health.v1.Health/Watch");
     let (response, mut send) = ready.send_request(request, false).unwrap();
     send.send_data(framed(b""), true).unwrap();
     let mut body = response.await.unwrap().into_body();
@@ -366,10 +368,7 @@ async fn a_client_that_resets_its_call_hurts_nobody() {
     let server = Server::start();
     let client = client(&server).await;
     let mut ready = client.clone().ready().await.unwrap();
-    let request = Request::post(format!("http://test{INFER}"))
-        .header("content-type", "application/grpc")
-        .body(())
-        .unwrap();
+    let request = opened(INFER);
     let (response, mut send) = ready.send_request(request, false).unwrap();
     send.send_data(Bytes::from_static(b"\0\0\0"), false).unwrap();
     send.send_reset(h2::Reason::CANCEL);
@@ -398,10 +397,7 @@ async fn clients_that_end_their_side_by_itself_are_answered_for_ever() {
         // More than the streams that may be reset before a connection is given up.
         for _ in 0..1500 {
             let mut ready = client.clone().ready().await.unwrap();
-            let request = Request::post(format!("http://test{path}"))
-                .header("content-type", "application/grpc")
-                .body(())
-                .unwrap();
+            let request = opened(path);
             let (response, mut send) = ready.send_request(request, false).unwrap();
             let message = if path == INFER { encoded("a", &[1.0]) } else { framed(&[]) };
             send.send_data(message, false).unwrap();
@@ -453,10 +449,7 @@ async fn a_client_that_reads_slowly_gets_its_whole_answers_from_a_server_that_dr
     let mut answers = Vec::new();
     for _ in 0..ANSWERS {
         let mut ready = client.clone().ready().await.unwrap();
-        let request = Request::post(format!("http://test{INFER}"))
-            .header("content-type", "application/grpc")
-            .body(())
-            .unwrap();
+        let request = opened(INFER);
         let (response, mut send) = ready.send_request(request, false).unwrap();
         let asked = InferRequest { model: "swell".into(), ..self::request("a", &[1.0]) };
         send.send_data(framed(&encode_infer_request(&asked, false).into_bytes()), true).unwrap();
@@ -489,10 +482,7 @@ async fn a_watcher_of_a_model_hears_of_it_coming_and_going() {
     let server = Server::start();
     let client = client(&server).await;
     let mut ready = client.clone().ready().await.unwrap();
-    let request = Request::post("http://test/grpc.health.v1.Health/Watch")
-        .header("content-type", "application/grpc")
-        .body(())
-        .unwrap();
+    let request = opened("/grpc.health.v1.Health/Watch");
     let (response, mut send) = ready.send_request(request, false).unwrap();
     let asked = HealthCheckRequest { service: "held".to_owned() };
     send.send_data(framed(&asked.encode_to_vec()), true).unwrap();
