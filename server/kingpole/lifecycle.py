@@ -227,17 +227,7 @@ class Lifecycle:
             # Never heard of: whoever makes names up leaves nothing behind.
             return
         asked = asked_by(self._pipelines.get(name, ())) if (parameters or {}).get("unload_dependents") else ()
-        lock = self._changing[name]
-        # Given back by the task that does the rest, so that no other change comes between.
-        await lock.acquire()
-        try:
-            entries = await self._withdraw(name)
-            task = asyncio.create_task(self._finish_unloading(name, entries, lock))
-        except BaseException:
-            lock.release()
-            raise
-        self._unloading.add(task)
-        task.add_done_callback(self._unloading.discard)
+        await self._begin_unloading(name)
         for each in sorted(asked):
             await self.unload(each, parameters)
 
@@ -450,14 +440,22 @@ class Lifecycle:
         self._warn(line)
 
     async def _unload(self, name: str) -> None:
+        await (await self._begin_unloading(name))
+
+    async def _begin_unloading(self, name: str) -> asyncio.Task[None]:
+        """Admit no more requests for a model; gives the task that does the rest."""
         lock = self._changing.setdefault(name, asyncio.Lock())
+        # Given back by the task, so that no other change comes between.
         await lock.acquire()
         try:
             entries = await self._withdraw(name)
+            task = asyncio.create_task(self._finish_unloading(name, entries, lock))
         except BaseException:
             lock.release()
             raise
-        await self._finish_unloading(name, entries, lock)
+        self._unloading.add(task)
+        task.add_done_callback(self._unloading.discard)
+        return task
 
     async def _withdraw(self, name: str) -> list[Version]:
         """Admit no more requests for a model; gives its versions. Its lock is held."""

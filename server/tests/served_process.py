@@ -28,6 +28,17 @@ def infer(x):
 """
 
 
+def refused_at_the_start(*arguments: object) -> str:
+    """Start a server that is to refuse; gives what it says of it."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "kingpole", "serve", "--listen", "127.0.0.1:0", "--management", "off",
+         *map(str, arguments)],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert ended.returncode != 0
+    return ended.stderr
+
+
 class Served:
     """A server process; its lines are read until it says that it is ready or not."""
 

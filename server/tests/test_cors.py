@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import http.client
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from served_process import PLUS, Served, needs_core, start, write_model
+from served_process import PLUS, Served, needs_core, refused_at_the_start, start, write_model
 
 __all__ = ["start"]
 pytestmark = needs_core
@@ -84,10 +82,5 @@ def test_any_origin(start: Callable[..., Served], repository: Path) -> None:
 
 
 def test_what_is_no_origin_is_refused_at_the_start(repository: Path) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-m", "kingpole", "serve", str(repository), "--listen", "127.0.0.1:0",
-         "--management", "off", "--cors-origin", "page.example"],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert ended.returncode != 0
-    assert "cors_origin: 'page.example' is no origin" in ended.stderr
+    said = refused_at_the_start("--cors-origin", "page.example", repository)
+    assert "cors_origin: 'page.example' is no origin" in said

@@ -14,7 +14,7 @@ from typing import Any
 import kingpole_client
 import numpy as np
 import pytest
-from served_process import Served, needs_core, write_model
+from served_process import Served, needs_core, refused_at_the_start, write_model
 
 pytestmark = needs_core
 
@@ -244,14 +244,6 @@ def test_headers_that_match_a_pattern_become_parameters(server: Served) -> None:
 
 
 def test_a_pattern_that_is_none_is_refused_at_the_start(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     write_model(tmp_path, "say", SAY)
-    ended = subprocess.run(
-        [sys.executable, "-m", "kingpole", "serve", str(tmp_path), "--listen", "127.0.0.1:0",
-         "--management", "off", "--http-header-forward-pattern", "x-("],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert ended.returncode != 0
-    assert "http_header_forward_pattern: 'x-(' is no regular expression" in ended.stderr
+    said = refused_at_the_start("--http-header-forward-pattern", "x-(", tmp_path)
+    assert "http_header_forward_pattern: 'x-(' is no regular expression" in said

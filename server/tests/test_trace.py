@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from served_process import PLUS, Served, needs_core, start, write_model
+from served_process import PLUS, Served, needs_core, refused_at_the_start, start, write_model
 
 __all__ = ["start"]
 pytestmark = needs_core
@@ -78,14 +78,5 @@ def test_a_count_ends_by_itself(server: Served, tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_said_at_the_start(tmp_path: Path) -> None:
-    import subprocess
-    import sys
-
     write_model(tmp_path, "plus", PLUS)
-    ended = subprocess.run(
-        [sys.executable, "-m", "kingpole", "serve", str(tmp_path), "--listen", "127.0.0.1:0",
-         "--management", "off", "--trace-file", str(tmp_path / "nowhere" / "t.json")],
-        capture_output=True, text=True, timeout=60, check=False,
-    )  # fmt: skip
-    assert ended.returncode != 0
-    assert "trace_file:" in ended.stderr
+    assert "trace_file:" in refused_at_the_start("--trace-file", tmp_path / "nowhere" / "t.json", tmp_path)

@@ -109,7 +109,7 @@ def from_triton(fields: Mapping[str, Any], file: str) -> tuple[ModelConfiguratio
     if "ensemble_scheduling" in fields:
         _read_steps(_message(fields, "ensemble_scheduling", file), plain, file)
     _read_instances(_list(fields, "instance_group", file), plain, file, notes)
-    options = _read_parameters(fields.get("parameters"), file)
+    options = _read_parameters(fields, file)
     if options:
         plain["options"] = options
     for name, value in fields.items():
@@ -379,7 +379,7 @@ def _read_sequences(batching: Mapping[str, Any], plain: dict[str, Any], file: st
 
 
 def _read_steps(scheduling: Mapping[str, Any], plain: dict[str, Any], file: str) -> None:
-    """An ensemble's steps. Its maps are messages of key and value in text, objects in JSON."""
+    """An ensemble's steps."""
     names: dict[str, int] = {}
     steps = []
     for each in _list(scheduling, "step", file):
@@ -389,21 +389,14 @@ def _read_steps(scheduling: Mapping[str, Any], plain: dict[str, Any], file: str)
         step: dict[str, Any] = {
             "model": model,
             "name": model if names[model] == 1 else f"{model} ({names[model]})",
-            "inputs": _string_map(each, "input_map", file),
-            "outputs": _string_map(each, "output_map", file),
+            "inputs": {key: str(value) for key, value in _entries(each, "input_map", file)},
+            "outputs": {key: str(value) for key, value in _entries(each, "output_map", file)},
         }
         version = _integer(each, "model_version", file) if "model_version" in each else -1
         if version > 0:
             step["version"] = version
         steps.append(step)
     plain["steps"] = steps
-
-
-def _string_map(fields: Mapping[str, Any], name: str, file: str) -> dict[str, str]:
-    value = fields.get(name) or {}
-    if isinstance(value, dict) and not value.keys() <= {"key", "value"}:
-        return {str(key): str(each) for key, each in value.items()}
-    return {str(row.get("key", "")): str(row.get("value", "")) for row in _list(fields, name, file)}
 
 
 def _read_instances(
@@ -425,18 +418,19 @@ def _read_instances(
     )
 
 
-def _read_parameters(parameters: Any, file: str) -> dict[str, str]:
-    """`parameters` is a map: a message of key and value in text, an object in JSON."""
-    if not parameters:
-        return {}
-    if isinstance(parameters, dict) and "key" not in parameters:
-        entries = list(parameters.items())
-    else:
-        rows = _list({"parameters": parameters}, "parameters", file)
-        entries = [(row.get("key"), row.get("value")) for row in rows]
+def _read_parameters(fields: Mapping[str, Any], file: str) -> dict[str, str]:
     return {
-        str(key): str(
+        key: str(
             value.get("string_value", value.get("stringValue", "")) if isinstance(value, dict) else value
         )
-        for key, value in entries
+        for key, value in _entries(fields, "parameters", file)
     }
+
+
+def _entries(fields: Mapping[str, Any], name: str, file: str) -> list[tuple[str, Any]]:
+    """The entries of a map: a message of key and value for each in text, one object in JSON."""
+    value = fields.get(name) or {}
+    is_entry = isinstance(value, dict) and "key" in value and value.keys() <= {"key", "value"}
+    if isinstance(value, dict) and not is_entry:
+        return list(value.items())
+    return [(str(row.get("key", "")), row.get("value", "")) for row in _list(fields, name, file)]

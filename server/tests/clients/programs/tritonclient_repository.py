@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import json
 import time
 from collections.abc import AsyncIterator
@@ -16,20 +15,11 @@ import tritonclient.http as over_http
 import tritonclient.http.aio as http_aio
 from served import IDENTITY, MLP, check_equal, check_named, mlp, rows
 from tritonclient.utils import InferenceServerException
+from tritonclient_forms import PLUS_ONE, settled
 
 FORMS = [(over_http, over_http), (http_aio, over_http), (over_grpc, over_grpc), (grpc_aio, over_grpc)]
 # What the other forms must not find loaded already.
 BROUGHT = "brought"
-MODEL = b"""
-INPUTS = [("x", "FP32", [-1, 4])]
-OUTPUTS = [("y", "FP32", [-1, 4])]
-def infer(x):
-    return x + 1
-"""
-
-
-async def settled(given: Any) -> Any:
-    return await given if inspect.isawaitable(given) else given
 
 
 @contextlib.asynccontextmanager
@@ -98,7 +88,7 @@ async def test_files_can_come_with_the_load(address: str) -> None:
     config = json.dumps({"backend": "python", "max_batch_size": 8})
     async with clients(address) as opened:
         for client, requests in opened:
-            files = {"file:1/model.py": MODEL}
+            files = {"file:1/model.py": PLUS_ONE}
             await settled(client.load_model(BROUGHT, config=config, files=files))
             check_equal(await infer(client, requests, BROUGHT, rows(2)), rows(2) + 1)
             await settled(client.unload_model(BROUGHT, unload_dependents=True))

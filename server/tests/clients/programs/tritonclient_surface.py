@@ -8,7 +8,6 @@ recorded.
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 import queue
 import urllib.request
@@ -27,6 +26,7 @@ import tritonclient.utils.shared_memory as shm
 from recording import made, public, record
 from served import COUNT, IDENTITY, MLP, check_equal, check_named, mlp, rows
 from tritonclient.utils import InferenceServerException
+from tritonclient_forms import PLUS_ONE, settled
 
 SECONDS = 30
 # A module of the client, that of its tensors, and that of its plugins' credentials.
@@ -39,16 +39,6 @@ FORMS = {
 # Calls that are made, and that this server refuses: with these statuses, and words that say why.
 UNIMPLEMENTED = ("501", "StatusCode.UNIMPLEMENTED")
 NOT_FOUND = ("404", "StatusCode.NOT_FOUND")
-PLUS_ONE = b"""
-INPUTS = [("x", "FP32", [-1, 4])]
-OUTPUTS = [("y", "FP32", [-1, 4])]
-def infer(x):
-    return x + 1
-"""
-
-
-async def settled(given: Any) -> Any:
-    return await given if inspect.isawaitable(given) else given
 
 
 def plain(given: Any) -> Any:
