@@ -43,11 +43,11 @@ test-rust: prerequisites
 test-python: setup
 	$(PYTHON) -m pytest
 
-test-clients: setup ## run the tests of the clients whose toolchains are here (REQUIRE=1: a missing one is a failure)
-	KINGPOLE_REQUIRE=$(REQUIRE) clients/each test
+test-clients: setup ## run the tests of the clients whose toolchains are here (KINGPOLE_REQUIRE=1: a missing one is a failure)
+	clients/each test
 
 conformance: setup ## hold every client to the same cases against the real server
-	protocol/conformance/run --tries 2 $(if $(filter 1,$(REQUIRE)),--require)
+	protocol/conformance/run --tries 2 $(if $(filter 1,$(KINGPOLE_REQUIRE)),--require)
 
 check: setup ## formatters, linters, type checkers, layers, generated files
 	cargo fmt --all --check
@@ -57,7 +57,7 @@ check: setup ## formatters, linters, type checkers, layers, generated files
 	$(BIN)/mypy
 	$(BIN)/pyright
 	$(BIN)/lint-imports
-	@KINGPOLE_REQUIRE=$(REQUIRE) clients/each check
+	@clients/each check
 	@$(MAKE) checkgenerate
 
 checkgenerate: setup ## regenerate what is generated, and fail if that differs from what is committed
