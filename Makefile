@@ -13,6 +13,8 @@ EXTENSION := server/kingpole/_core.abi3.so
 INSTALLED := $(VENV)/.installed
 BENCH_INSTALLED := $(VENV)/.installed-loadtest
 CLIENTS := .cache/clients/.installed
+# What a server with the demo model needs; the clients of other servers are there for the tests.
+SERVER := $(INSTALLED) $(EXTENSION) $(DEMO_MODEL)
 RUST_SOURCES := $(shell find protocol/rust server/core -name '*.rs' -o -name Cargo.toml 2>/dev/null) Cargo.toml protocol/schema/*.fbs protocol/schema/*.proto
 SOURCES := hatch_build.py server/kingpole backends clients/python loadtest protocol docker
 
@@ -22,13 +24,13 @@ SOURCES := hatch_build.py server/kingpole backends clients/python loadtest proto
 help: ## show the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-setup: $(INSTALLED) $(EXTENSION) $(DEMO_MODEL) $(CLIENTS) ## create .venv, build the extension, convert the demo model (repeated: seconds)
+setup: $(SERVER) $(CLIENTS) ## create .venv, build the extension, convert the demo model (repeated: seconds)
 	@echo "ready; next: make demo"
 
-demo: setup ## start the server, ask what is in a picture over every core protocol, stop it
+demo: $(SERVER) ## start the server, ask what is in a picture over every core protocol, stop it
 	@$(PYTHON) -m kingpole.demo $(DEMO)
 
-serve: setup ## start the server with the demo model and keep it running (Ctrl-C stops it)
+serve: $(SERVER) ## start the server with the demo model and keep it running (Ctrl-C stops it)
 	@$(PYTHON) -m kingpole serve $(DEMO)
 
 test: setup ## run every test
